@@ -1,0 +1,67 @@
+"""The `dalr` command: one file a command, its docstring the help text.
+
+Only typer and rich load here; a command imports what it needs when it runs, so that `dalr --help` answers at
+once. `command` turns the errors a person can act on into one line on stderr and the exit code they carry.
+"""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from dalr.errors import DalrError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Learn, check and search image–text catalogues.",
+)
+eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a model: retrieval, sts.")
+bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Time and memory against plain code.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as `dalr NAME`; its DalrErrors become one line on stderr and their exit code."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except DalrError as error:
+                print(f"dalr {name}: {error}", file=sys.stderr)
+                raise typer.Exit(error.exit_code) from None
+            except BrokenPipeError:
+                # The reader of a pipe (`| head`) has gone: not an error, and nothing more can be printed.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(0) from None
+            except KeyboardInterrupt:
+                print(f"dalr {name}: interrupted", file=sys.stderr)
+                raise typer.Exit(130) from None
+
+        group.command(name)(guarded)
+        return function
+
+    return register
+
+
+def print_json(value: Any) -> None:
+    """The one object of `--json`."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def main() -> None:
+    """Entry point of the `dalr` command."""
+    from dalr.cli import check, embed, evaluate, search, train  # noqa: F401 - importing registers the commands
+
+    app.add_typer(eval_app, name="eval")
+    app.add_typer(bench_app, name="bench")
+    app()
