@@ -1,0 +1,159 @@
+"""Checkpoints that a kill, a power cut or a flipped bit cannot make lie.
+
+A checkpoint is a folder `checkpoints/step-00000120` with tensors as safetensors and the rest as JSON. It is
+written under a temporary name, flushed to the disk, and renamed; `COMPLETE.json` holds the hash of every file and
+is checked before anything is loaded. A torn or altered one is refused by name and the one before it is used.
+"""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dalr.errors import CheckpointError
+from dalr.files import hash_file, new_folder, write_json
+
+log = logging.getLogger(__name__)
+
+SEAL = "COMPLETE.json"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on as if it had never stopped.
+
+    Attributes:
+        step: optimizer steps done.
+        model: trained parameters and buffers of model and objective.
+        optimizer: the optimizer's tensors as `parameter name/state name`.
+        ema: running averages of the parameters, empty without EMA.
+        state: plain values (best metric, patience, epoch figures).
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write `checkpoint` below `folder` and remove all but the newest `keep`; returns its folder."""
+    from safetensors.torch import save_file
+
+    target = folder / f"step-{checkpoint.step:08d}"
+    with new_folder(target) as temporary:
+        for name in ("model", "optimizer", "ema"):
+            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}
+            save_file(tensors, temporary / f"{name}.safetensors")
+        write_json(temporary / "state.json", checkpoint.state)
+        files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
+        write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    for leftover in folder.glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Folders named as checkpoints, oldest first, sealed or not."""
+    if not folder.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint after checking every file's hash; CheckpointError names what is wrong."""
+    from safetensors.torch import load_file
+
+    seal = verify_checkpoint(path)
+    return Checkpoint(
+        step=seal["step"],
+        model=load_file(path / "model.safetensors"),
+        optimizer=load_file(path / "optimizer.safetensors"),
+        ema=load_file(path / "ema.safetensors"),
+        state=json.loads((path / "state.json").read_text(encoding="utf-8")),
+    )
+
+
+def verify_checkpoint(path: Path) -> dict[str, Any]:
+    """Check the seal and the hash of every file; returns the seal."""
+    try:
+        seal = json.loads((path / SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError(f"{path}: has no readable {SEAL}: its writing was cut off") from None
+    if not isinstance(seal, dict) or seal.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {seal.get('format') if isinstance(seal, dict) else '?'} is not {FORMAT}")
+    for name, expected in seal["files"].items():
+        try:
+            found = hash_file(path / name)
+        except OSError:
+            raise CheckpointError(f"{path / name}: is missing") from None
+        if found != expected:
+            raise CheckpointError(f"{path / name}: its content does not have the hash it was saved with")
+    return seal
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None; each one refused is named in a warning."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("checkpoint refused, using the one before it: %s", error)
+    return None
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters in training and all buffers by name; frozen weights never change and are not repeated."""
+    state = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    persistent = module.state_dict(keep_vars=True)
+    return state | {name: buffer for name, buffer in module.named_buffers() if name in persistent}
+
+
+def load_trained_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into `module`; CheckpointError when names or shapes differ."""
+    current = trained_state(module)
+    if current.keys() != state.keys():
+        different = sorted(current.keys() ^ state.keys())[:3]
+        raise CheckpointError(f"the checkpoint holds other parameters than this model; they differ in {different}")
+    with torch.no_grad():
+        for name, tensor in current.items():
+            if tensor.shape != state[name].shape:
+                raise CheckpointError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(tensor.shape)}")
+            tensor.copy_(state[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors named `parameter/state`; safetensors holds them, nothing is pickled."""
+    return {
+        f"{names[parameter]}/{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put flat tensors of `optimizer_tensors` back into the optimizer."""
+    by_name = {name: parameter for parameter, name in names.items()}
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        name, _, field = key.rpartition("/")
+        if name not in by_name:
+            raise CheckpointError(f"the checkpoint's optimizer holds '{name}', which this run does not train")
+        parameter = by_name[name]
+        # AdamW keeps its step count on the CPU; everything else lies beside its parameter.
+        optimizer.state[parameter][field] = tensor if tensor.dim() == 0 else tensor.to(parameter.device)

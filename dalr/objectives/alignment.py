@@ -1,0 +1,360 @@
+"""All methods as one sum of gated terms; a method is a profile of weights (clip.py, simcse.py, dalr.py, …).
+
+Legend: B rows · H text width · D shared width. `z1`, `z2` are the sentence head's outputs on two dropout views,
+`p1`, `p2` the texts and `v` the images in the shared space.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dalr import losses
+from dalr.config import Config
+from dalr.errors import ConfigError
+from dalr.losses import TeacherRows
+from dalr.model import DualEncoder
+from dalr.noise import PairWeights
+from dalr.objectives import clip, dalr, kdmcse, mcse, rankcse, siglip, simcse
+from dalr.objectives.base import LossParts, Objective
+from dalr.objectives.batch import Batch, Kind, TextInput
+
+Method = Literal["clip", "siglip", "simcse", "mcse", "kdmcse", "rankcse", "dalr"]
+Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "clip": clip.PROFILE,
+    "siglip": siglip.PROFILE,
+    "simcse": simcse.PROFILE,
+    "mcse": mcse.PROFILE,
+    "kdmcse": kdmcse.PROFILE,
+    "rankcse": rankcse.PROFILE,
+    **{f"dalr/{name}": values for name, values in dalr.PROFILES.items()},
+}
+# A temperature is learned as log(1/temperature), held below CLIP's scale of 100.
+MAX_LOG_SCALE = math.log(100.0)
+DENSE_ROWS = 2048
+TILE_ROWS = 512
+
+
+class ObjectiveConfig(Config):
+    """Which method, and the weights and temperatures in which it differs from its profile.
+
+    A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names
+    every value that was used.
+    """
+
+    name: Method = "dalr"
+    profile: Literal["paper", "catalogue"] | None = None
+    info: Weight = 0.0
+    cross: Weight = 0.0
+    consistency: Weight = 0.0
+    soft_cross: Weight = 0.0
+    soft_intra: Weight = 0.0
+    rank: Weight = 0.0
+    temperature: Temperature = 0.05
+    cross_form: Literal["softmax", "sigmoid"] = "softmax"
+    cross_temperature: Temperature = 0.05
+    learn_temperature: bool = False
+    margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
+    consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    matching: bool = False
+    soft_temperature: Temperature = 0.05
+    image_teacher_temperature: Temperature | None = None
+    rank_form: Literal["list_mle", "list_net", "position_list_mle"] = "list_mle"
+    rank_temperature: Temperature = 0.05
+    top_k: Annotated[int, Field(ge=1)] = 10
+    intra_space: Literal["sentence", "shared"] = "shared"
+    views: Literal[1, 2] = 1
+    distil_text: bool = True
+    negative_weight: Weight = 1.0
+    pair_weights: bool = False
+    tile: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        name = values.get("name", "dalr")
+        if name != "dalr" and values.get("profile") is not None:
+            raise ValueError(f"objective.profile belongs to the method dalr; {name} has none: leave it out")
+        if name == "dalr":
+            values = {**values, "profile": values.get("profile") or "catalogue"}
+        key = f"dalr/{values['profile']}" if name == "dalr" else name
+        return {**PROFILES.get(key, {}), **values}
+
+    @model_validator(mode="after")
+    def _check(self) -> "ObjectiveConfig":
+        if not any((self.info, self.cross, self.soft_cross, self.soft_intra, self.rank)):
+            raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
+        return self
+
+
+def build_objective(
+    config: ObjectiveConfig, model: DualEncoder, *, pair_weights: PairWeights | None = None
+) -> "AlignmentObjective":
+    """The objective of `config` for `model`; ConfigError where the model lacks what a term needs."""
+    return AlignmentObjective(config, model, pair_weights=pair_weights)
+
+
+class AlignmentObjective(Objective):
+    """The weighted sum of the terms that a config switches on.
+
+    Args:
+        config: method, weights and temperatures.
+        model: read for its widths and for what is frozen; not kept.
+        pair_weights: running weights of the training pairs (`noise.py`), or None.
+    """
+
+    def __init__(self, config: ObjectiveConfig, model: DualEncoder, *, pair_weights: PairWeights | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.pair_weights = pair_weights
+        self.uses_images = bool(config.cross or config.consistency or config.soft_cross)
+        self.uses_sentence = bool(config.info) or (
+            config.intra_space == "sentence" and bool(config.soft_intra or config.rank)
+        )
+        self.uses_shared_text = self.uses_images or (
+            config.intra_space == "shared" and bool(config.soft_intra or config.rank)
+        )
+        self.learns_from_text = bool(config.info) or (config.distil_text and bool(config.soft_intra or config.rank))
+        self.kinds = (("pairs", "text") if self.learns_from_text else ("pairs",)) if self.uses_images else ("text",)
+        self._require_model(model)
+        width = model.text.width if model.text is not None else 0
+        self.sentence_head = nn.Linear(width, width) if self.uses_sentence else None
+        scale = torch.tensor(-math.log(config.cross_temperature))
+        learned = bool(config.cross) and config.learn_temperature
+        self.log_scale = nn.Parameter(scale) if learned else None
+        sigmoid = bool(config.cross) and config.cross_form == "sigmoid"
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
+        self.matching_head = nn.Linear(model.config.dim, 1) if config.matching and config.consistency else None
+
+    def _require_model(self, model: DualEncoder) -> None:
+        config = self.config
+        if model.text is None:
+            raise ConfigError("model.text: every objective trains on texts; name a text encoder")
+        if self.uses_images and model.image is None:
+            raise ConfigError(
+                f"model.image: the objective {config.name} aligns texts with images; name an image encoder"
+            )
+        if self.uses_sentence and model.text.frozen:
+            raise ConfigError(
+                f"objective.{'info' if config.info else 'intra_space'}: the sentence terms train the text tower, which "
+                "is frozen; set model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
+            )
+
+    # -- embeddings -------------------------------------------------------------------------------------------
+
+    def embed(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
+        """`z1`, `z2` (sentence terms), `p1`, `p2` (texts, shared space), `v` (images), as far as terms need them."""
+        found: dict[str, Tensor] = {}
+        views = 2 if self.config.views == 2 or (self.config.info and batch.positive is None) else 1
+        assert batch.text is not None
+        pooled = [self._pool(model, batch.text) for _ in range(views)]
+        if self.sentence_head is not None:
+            found |= {f"z{number}": self._sentence(h_BH) for number, h_BH in enumerate(pooled, start=1)}
+            if batch.positive is not None:
+                found["positive"] = self._sentence(self._pool(model, batch.positive))
+            if batch.negative is not None:
+                found["negative"] = self._sentence(self._pool(model, batch.negative))
+        if self.uses_shared_text and (batch.kind == "pairs" or self.config.intra_space == "shared"):
+            found |= {f"p{number}": model.project_text(h_BH) for number, h_BH in enumerate(pooled, start=1)}
+        if batch.kind == "pairs" and self.uses_images:
+            assert batch.image is not None
+            assert model.image is not None
+            cached = batch.image.dim() == 2
+            found["v"] = model.project_image(batch.image if cached else model.image(batch.image))
+        return found
+
+    def _pool(self, model: DualEncoder, text: TextInput) -> Tensor:
+        if isinstance(text, Tensor):
+            return text
+        assert model.text is not None
+        pooled: Tensor = model.text(text)
+        return pooled
+
+    def _sentence(self, h_BH: Tensor) -> Tensor:
+        assert self.sentence_head is not None
+        return torch.tanh(self.sentence_head(h_BH))
+
+    # -- loss -------------------------------------------------------------------------------------------------
+
+    def loss(self, embeddings: Mapping[str, Tensor], batch: Batch) -> LossParts:
+        """The terms that this kind of batch can carry, and their weighted sum."""
+        config = self.config
+        weight = self._weights(embeddings, batch)
+        tile = config.tile or (None if len(batch) <= DENSE_ROWS else TILE_ROWS)
+        text_teacher = TeacherRows(batch.text_teachers) if batch.text_teachers else None
+        common: dict[str, Any] = {"group": batch.ids_BK, "tile": tile}
+        parts: dict[str, Tensor] = {}
+        if config.info:
+            parts["info"] = self._info(embeddings, common)
+        if batch.kind == "pairs" and self.uses_images:
+            parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
+        if batch.kind == "pairs" or config.distil_text:
+            parts |= self._intra_terms(embeddings, text_teacher, weight, common)
+        if not parts:
+            raise ConfigError(f"objective.{config.name}: no term applies to a batch of kind '{batch.kind}'")
+        weights = {name: 1.0 if name == "matching" else getattr(config, name) for name in parts}
+        if "matching" in weights:
+            weights["matching"] = config.consistency
+        return LossParts.of(parts, weights)
+
+    def _weights(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        if self.pair_weights is None or batch.kind != "pairs" or "v" not in embeddings:
+            return batch.weight_B
+        if self.training:
+            self.pair_weights.observe(batch.index_B, embeddings["p1"].detach(), embeddings["v"].detach(), batch.ids_BK)
+        return batch.weight_B * self.pair_weights(batch.index_B)
+
+    def _info(self, embeddings: Mapping[str, Tensor], common: dict[str, Any]) -> Tensor:
+        config = self.config
+        if "positive" not in embeddings:
+            return losses.info_nce(embeddings["z1"], embeddings["z2"], temperature=config.temperature, **common)
+        anchor, positive = embeddings["z1"], embeddings["positive"]
+        if "negative" not in embeddings:
+            return losses.info_nce(anchor, positive, temperature=config.temperature, **common)
+        return losses.triplet_info_nce(
+            anchor,
+            positive,
+            embeddings["negative"],
+            temperature=config.temperature,
+            negative_weight=config.negative_weight,
+            **common,
+        )
+
+    def _cross_terms(
+        self,
+        embeddings: Mapping[str, Tensor],
+        batch: Batch,
+        text_teacher: TeacherRows | None,
+        weight: Tensor,
+        common: dict[str, Any],
+    ) -> dict[str, Tensor]:
+        config = self.config
+        views, v_BD = [embeddings[name] for name in ("p1", "p2") if name in embeddings], embeddings["v"]
+        parts: dict[str, Tensor] = {}
+        if config.cross and config.cross_form == "sigmoid":
+            assert self.bias is not None
+            parts["cross"] = losses.sigmoid_cross_modal(
+                views, v_BD, scale=1.0 / self.temperature(), bias=self.bias, weight=weight, **common
+            )
+        elif config.cross:
+            margin = {"margin": config.margin, "margin_sim": text_teacher} if config.margin and text_teacher else {}
+            parts["cross"] = losses.cross_modal(
+                views, v_BD, temperature=self.temperature(), weight=weight, **margin, **common
+            )
+        confidence = None
+        if config.consistency:
+            mismatch_B = losses.derangement(batch.ids_BK)
+            parts["consistency"] = losses.consistency(
+                views[0], v_BD, mismatch_B, margin=config.consistency_margin, weight=weight
+            )
+            if self.matching_head is not None:
+                matched = self.matching_head(views[0] * v_BD).squeeze(-1)
+                other = self.matching_head(views[0] * v_BD[mismatch_B.clamp(min=0)]).squeeze(-1)
+                keep = weight * (mismatch_B >= 0)
+                parts["matching"] = losses.matching(matched, other, weight=keep)
+                confidence = torch.sigmoid(matched.detach().float())
+        if config.soft_cross:
+            parts["soft_cross"] = self._soft_cross(views[0], v_BD, batch, text_teacher, weight, confidence, common)
+        return parts
+
+    def _soft_cross(
+        self,
+        p_BD: Tensor,
+        v_BD: Tensor,
+        batch: Batch,
+        text_teacher: TeacherRows | None,
+        weight: Tensor,
+        confidence: Tensor | None,
+        common: dict[str, Any],
+    ) -> Tensor:
+        """½ [KL(Q^tt ‖ P^tv) + KL(Q^vv ‖ P^vt)], or the one of them that has a teacher."""
+        config = self.config
+        common = {**common, "student_temperature": config.soft_temperature, "weight": weight, "confidence": confidence}
+        halves: list[Tensor] = []
+        if text_teacher is not None:
+            temperature = config.soft_temperature
+            halves.append(losses.soft_alignment(p_BD, v_BD, text_teacher, teacher_temperature=temperature, **common))
+        if batch.image_teachers:
+            temperature = config.image_teacher_temperature or config.soft_temperature
+            teacher = TeacherRows(batch.image_teachers)
+            halves.append(losses.soft_alignment(v_BD, p_BD, teacher, teacher_temperature=temperature, **common))
+        if not halves:
+            raise ConfigError(
+                "objective.soft_cross: needs a teacher; freeze a tower (its features then serve), or name one in "
+                "'teachers'"
+            )
+        return torch.stack(halves).mean()
+
+    def _intra_terms(
+        self, embeddings: Mapping[str, Tensor], teacher: TeacherRows | None, weight: Tensor, common: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        config = self.config
+        if not (config.soft_intra or config.rank):
+            return {}
+        if teacher is None:
+            raise ConfigError(
+                "objective.soft_intra, objective.rank: need a text teacher; name one in 'teachers', or set both to 0"
+            )
+        prefix = "z" if config.intra_space == "sentence" else "p"
+        first = embeddings[f"{prefix}1"]
+        second = embeddings.get(f"{prefix}2", first)
+        common = {**common, "weight": weight}
+        parts: dict[str, Tensor] = {}
+        if config.soft_intra:
+            parts["soft_intra"] = losses.soft_alignment(
+                first,
+                second,
+                teacher,
+                student_temperature=config.soft_temperature,
+                teacher_temperature=config.soft_temperature,
+                **common,
+            )
+        if config.rank:
+            common |= {"temperature": config.rank_temperature, "top_k": config.top_k}
+            if config.rank_form == "list_net":
+                parts["rank"] = losses.list_net(first, second, teacher, **common)
+            else:
+                position_weighted = config.rank_form == "position_list_mle"
+                parts["rank"] = losses.list_mle(first, second, teacher, position_weighted=position_weighted, **common)
+        return parts
+
+    # -- for the loop -----------------------------------------------------------------------------------------
+
+    def temperature(self) -> Tensor | float:
+        """The temperature of the cross-modal term: fixed, or learned and at least 0.01."""
+        if self.log_scale is None:
+            return self.config.cross_temperature
+        return torch.exp(-self.log_scale.clamp(max=MAX_LOG_SCALE))
+
+    def unused_modules(self, model: DualEncoder) -> list[nn.Module]:
+        """Heads and image tower, as far as no term of this objective reaches them."""
+        unused = [] if self.uses_shared_text else [model.text_head]
+        if not self.uses_images:
+            unused += [model.image, model.image_head]
+        return [module for module in unused if module is not None]
+
+    def idle_parameters(self, model: DualEncoder, kind: Kind) -> list[nn.Parameter]:
+        """On texts alone: the image side, scale, bias and matching head, and the text head unless it is distilled."""
+        if kind == "pairs" or not self.uses_images:
+            return []
+        modules: list[nn.Module | None] = [model.image, model.image_head, self.matching_head]
+        if self.config.intra_space == "sentence" or not (self.config.soft_intra or self.config.rank):
+            modules.append(model.text_head)
+        idle = [parameter for module in modules if module is not None for parameter in module.parameters()]
+        idle += [parameter for parameter in (self.log_scale, self.bias) if parameter is not None]
+        return [parameter for parameter in idle if parameter.requires_grad]
+
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Re-fit the pair weights; returns their mean and, with a learned temperature, its value."""
+        figures = self.pair_weights.refit(epoch) if self.pair_weights is not None else {}
+        if self.log_scale is not None:
+            figures["temperature"] = float(self.temperature())
+        return figures

@@ -1,0 +1,14 @@
+"""RankCSE: SimCSE with the order and the distribution of a text teacher's similarities; texts alone.
+
+Liu et al. 2023, "RankCSE: unsupervised sentence representations learning via learning to rank".
+"""
+
+PROFILE = {
+    "info": 1.0,
+    "temperature": 0.05,
+    "soft_intra": 1.0,
+    "soft_temperature": 0.05,
+    "rank": 0.1,
+    "rank_temperature": 0.05,
+    "intra_space": "sentence",
+}

@@ -1,0 +1,441 @@
+"""The one training loop, for every method, on accelerate: a laptop's CPU or many processes by the same config.
+
+Everything random in step `t` is drawn from `(seed, t)`, so a run that goes on from a checkpoint repeats exactly
+what an uninterrupted one does, and evaluation cannot disturb it. The loop knows no method and no data format:
+batches come by number, evaluation and saving are handed in.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dalr.checkpoint import (
+    Checkpoint,
+    load_optimizer_tensors,
+    load_trained_state,
+    newest_checkpoint,
+    optimizer_tensors,
+    save_checkpoint,
+    trained_state,
+)
+from dalr.config import Config
+from dalr.data.prefetch import Prefetch
+from dalr.ema import Ema
+from dalr.encoders import parameter_groups
+from dalr.errors import ConfigError, DalrError
+from dalr.files import write_atomically
+from dalr.model import DualEncoder
+from dalr.objectives import Batch, LossParts, Objective, Step
+from dalr.schedule import learning_rate_factor
+from dalr.training_log import Clock, Event, TrainingLog
+
+Evaluate = Callable[[DualEncoder], Mapping[str, float]]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainConfig(Config):
+    """How to train. Rates are peaks of the schedule; counts are of optimizer steps; `batch_size` is global.
+
+    `accumulate` cuts a step's batch into contrastive batches of their own whose losses are averaged (no shared
+    negatives); `chunk` is the cached two-pass step, which keeps all negatives and holds `chunk` rows in memory.
+    """
+
+    seed: int = 0
+    epochs: Annotated[float, Field(gt=0)] = 10
+    steps: Count | None = None
+    batch_size: Count = 256
+    accumulate: Count = 1
+    chunk: Count | None = None
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    text_lr: Annotated[float, Field(gt=0)] = 5e-5
+    image_lr: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup: Share = 0.1
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    ema: Share | None = None
+    metric: str = "mrr"
+    greater_is_better: bool = True
+    evaluate_every: Count | None = None
+    patience: Count | None = None
+    checkpoint_every: Count | None = None
+    keep: Count = 2
+    log_every: Count = 10
+    gradient_norms_every: Count | None = 100
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.chunk and self.accumulate > 1:
+            raise ValueError("train.chunk and train.accumulate exclude each other: set train.accumulate=1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
+        return self
+
+
+class TrainData(Protocol):
+    """Where batches come from: number `t` is a pure function of the seed, the data and the batch size."""
+
+    batch_size: int
+    batches_per_epoch: float
+    prefetch: bool
+
+    def batch(self, t: int, rank: int, world: int) -> Batch:
+        """This process's rows of global batch `t`."""
+        ...
+
+
+@dataclass
+class TrainState:
+    """What the loop remembers beside tensors; lies in the checkpoint as JSON."""
+
+    best: float | None = None
+    best_step: int = 0
+    bad_evaluations: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: steps done, the best step and metric, seconds in all (over all resumes), last evaluation."""
+
+    steps: int
+    best_step: int
+    best: float | None
+    seconds: float
+    figures: dict[str, float]
+
+
+class Trainer:
+    """Trains `model` with `objective` on `data`.
+
+    Args:
+        model: the pair of encoders; its `train` settings say which towers learn.
+        objective: a method of `dalr.objectives`.
+        data: batches by number.
+        config: the schedule and the rest.
+        out: run folder for the log and checkpoints; None keeps nothing on disk.
+        evaluate: called with the model (EMA weights in place) in evaluation mode; returns named figures, of which
+            `config.metric` selects the best weights. Without it the last weights are kept.
+        progress: called with every event that is logged.
+
+    Raises:
+        ConfigError: where the config does not fit the processes or the data.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        objective: Objective,
+        data: TrainData,
+        config: TrainConfig,
+        *,
+        out: str | Path | None = None,
+        evaluate: Evaluate | None = None,
+        progress: Callable[[Event], None] | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.config = config
+        self.data = data
+        self.out = None if out is None else Path(out)
+        self.evaluate = evaluate
+        self.progress = progress
+        self.accelerator = Accelerator(
+            mixed_precision=_precision(config.precision),
+            log_with=list(config.trackers) or None,
+            project_dir=None if self.out is None else str(self.out),
+        )
+        self._check_processes()
+        self.total_steps = config.steps or max(1, round(config.epochs * self._steps_per_epoch))
+        # Ops without a deterministic kernel warn and go on; the fill of fresh memory would only cost time.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        self.step_module = Step(model, objective)
+        self.names = {p: name for name, p in self.step_module.named_parameters() if p.requires_grad}
+        if not self.names:
+            raise ConfigError(
+                "model: nothing is in training; give the model heads, or set a tower's train=full or lora"
+            )
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, betas=config.betas)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        if config.compile:
+            self.step_module.compile()
+        self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.step_module, self.optimizer)
+        self.ema = Ema(self.names, config.ema)
+        keeps_log = self.out is not None and self.accelerator.is_main_process
+        self.log = TrainingLog(self.out / "log.jsonl" if keeps_log and self.out is not None else None)
+        self.state = TrainState()
+        self.step = 0
+
+    @property
+    def model(self) -> DualEncoder:
+        """The model in training."""
+        return self.step_module.model
+
+    @property
+    def _steps_per_epoch(self) -> float:
+        return self.data.batches_per_epoch / self.config.accumulate
+
+    def _check_processes(self) -> None:
+        world, rows = self.accelerator.num_processes, self.config.batch_size // self.config.accumulate
+        if rows % world:
+            raise ConfigError(f"train.batch_size: {rows} rows a batch cannot be shared evenly by {world} processes")
+        if self.data.batch_size != rows:
+            raise ConfigError(f"train.batch_size: the data gives batches of {self.data.batch_size} rows, not {rows}")
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Towers with their own rates and layer-wise decay; heads and the objective's own parameters at `lr`."""
+        config, model = self.config, self.step_module.model
+        groups: list[dict[str, Any]] = []
+        for tower, rate in ((model.text, config.text_lr), (model.image, config.image_lr)):
+            if tower is not None:
+                groups += parameter_groups(tower, rate, tower.config.lr_decay, config.weight_decay)
+        taken = {parameter for group in groups for parameter in group["params"]}
+        rest = [parameter for parameter in self.names if parameter not in taken]
+        matrices = [parameter for parameter in rest if parameter.dim() > 1]
+        vectors = [parameter for parameter in rest if parameter.dim() <= 1]
+        groups.append({"params": matrices, "lr": config.lr, "weight_decay": config.weight_decay})
+        groups.append({"params": vectors, "lr": config.lr, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def fit(self) -> TrainResult:
+        """Train to the end (from the newest whole checkpoint, if there is one) and leave the best weights in place."""
+        if self.out is not None and self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        if self.config.trackers:
+            self.accelerator.init_trackers("dalr", config=self.config.model_dump(mode="json"))
+        clock = Clock(self.state.seconds)
+        self.step_module.train()
+        with self._batches() as batches:
+            while self.step < self.total_steps and not self.state.stopped:
+                self._one_step(batches, clock)
+        self._take_best()
+        self.step_module.eval()
+        if self.config.trackers:
+            self.accelerator.end_training()
+        state = self.state
+        return TrainResult(self.step, state.best_step or self.step, state.best, clock.total(), state.figures)
+
+    def _one_step(self, batches: Prefetch[Batch], clock: Clock) -> None:
+        config, t = self.config, self.step
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * learning_rate_factor(t, self.total_steps, config.warmup, config.schedule)
+        wants_norms = config.gradient_norms_every is not None and t % config.gradient_norms_every == 0
+        found: list[LossParts] = []
+        norms: dict[str, float] = {}
+        rows = 0
+        for micro in range(config.accumulate):
+            with clock.waiting():
+                batch = batches.next()
+            torch.manual_seed(_seed(config.seed, t, micro, self.accelerator.process_index))
+            parts, norms = self._backward(batch, micro, wants_norms)
+            found.append(parts)
+            rows += len(batch) * self.accelerator.num_processes
+        norm = self._clip()
+        self.prepared_optimizer.step()
+        self.prepared_optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.step)
+        self.step += 1
+        clock.rows += rows
+        if self.step % config.log_every == 0 or self.step in (1, self.total_steps) or norms:
+            self._log_step(found[-1], norm, norms, clock)
+        self._after_step(clock)
+
+    def _backward(self, batch: Batch, micro: int, wants_norms: bool) -> tuple[LossParts, dict[str, float]]:
+        accelerator, config = self.accelerator, self.config
+        if config.chunk is not None:
+            # Two passes over chunks: gradients are averaged over the processes once, by hand, after the last.
+            with accelerator.autocast():
+                parts = self.step_module.cached_backward(batch.to(accelerator.device), config.chunk)
+            self._average_gradients()
+            return parts, {}
+        last = micro == config.accumulate - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
+            parts, norms = self.wrapped(batch.to(accelerator.device), wants_norms)
+            accelerator.backward(parts.total / config.accumulate)
+        return parts, norms
+
+    def _average_gradients(self) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.names:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= self.accelerator.num_processes
+
+    def _clip(self) -> Tensor:
+        limit = self.config.clip_norm if self.config.clip_norm is not None else float("inf")
+        norm: Tensor = nn.utils.clip_grad_norm_(list(self.names), limit)
+        return norm
+
+    def _after_step(self, clock: Clock) -> None:
+        config, last = self.config, self.step == self.total_steps
+        epoch_ends = _epoch_of(self.step, self._steps_per_epoch) != _epoch_of(self.step - 1, self._steps_per_epoch)
+        if epoch_ends:
+            epoch = _epoch_of(self.step, self._steps_per_epoch)
+            figures = self.step_module.objective.end_epoch(epoch)
+            if figures:
+                self._log({"event": "epoch", "step": self.step, "epoch": epoch, **figures})
+        due = self.step % config.evaluate_every == 0 if config.evaluate_every else epoch_ends
+        if self.evaluate is not None and (due or last):
+            self._evaluate(clock)
+        every = config.checkpoint_every
+        if self.out is not None and (last or self.state.stopped or (self.step % every == 0 if every else epoch_ends)):
+            self._save(clock)
+
+    # -- evaluation -------------------------------------------------------------------------------------------
+
+    def _evaluate(self, clock: Clock) -> None:
+        assert self.evaluate is not None
+        config, state = self.config, self.state
+        self.step_module.eval()
+        with self.ema.in_place(), torch.no_grad():
+            figures = {name: float(value) for name, value in self.evaluate(self.model).items()}
+        self.step_module.train()
+        if config.metric not in figures:
+            raise ConfigError(f"train.metric: '{config.metric}' is not among the figures {', '.join(sorted(figures))}")
+        value = figures[config.metric]
+        better = state.best is None or (value > state.best if config.greater_is_better else value < state.best)
+        if better:
+            state.best, state.best_step, state.bad_evaluations = value, self.step, 0
+            self._keep_best()
+        else:
+            state.bad_evaluations += 1
+        state.figures = figures
+        state.stopped = config.patience is not None and state.bad_evaluations >= config.patience
+        self._log(
+            {"event": "evaluation", "step": self.step, **figures, "best": state.best, "best_step": state.best_step}
+        )
+        clock.pause_rate()
+
+    def _kept_weights(self) -> dict[str, Tensor]:
+        """The weights that a user of the model would get now: the averages where there are some."""
+        return trained_state(self.step_module) | self.ema.tensors
+
+    def _keep_best(self) -> None:
+        if self.out is None:
+            self._best = {name: value.detach().cpu().clone() for name, value in self._kept_weights().items()}
+        elif self.accelerator.is_main_process:
+            from safetensors.torch import save
+
+            tensors = {name: value.detach().cpu().contiguous() for name, value in self._kept_weights().items()}
+            write_atomically(self.out / "checkpoints" / "best.safetensors", save(tensors))
+
+    def _take_best(self) -> None:
+        """Load the best weights, or without evaluation the averages, into the model."""
+        self.accelerator.wait_for_everyone()
+        if not self.state.best_step:
+            load_trained_state(self.step_module, self._kept_weights())
+        elif self.out is None:
+            load_trained_state(self.step_module, self._best)
+        else:
+            from safetensors.torch import load_file
+
+            load_trained_state(self.step_module, load_file(self.out / "checkpoints" / "best.safetensors"))
+
+    # -- resume -----------------------------------------------------------------------------------------------
+
+    def _save(self, clock: Clock) -> None:
+        assert self.out is not None
+        self.state.seconds = clock.total()
+        if self.accelerator.is_main_process:
+            checkpoint = Checkpoint(
+                step=self.step,
+                model=trained_state(self.step_module),
+                optimizer=optimizer_tensors(self.optimizer, self.names),
+                ema=self.ema.tensors,
+                state=dict(vars(self.state)),
+            )
+            save_checkpoint(self.out / "checkpoints", checkpoint, keep=self.config.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        checkpoint = None if self.out is None else newest_checkpoint(self.out / "checkpoints")
+        if checkpoint is not None:
+            load_trained_state(self.step_module, checkpoint.model)
+            load_optimizer_tensors(self.optimizer, self.names, checkpoint.optimizer)
+            self.ema.load(checkpoint.ema)
+            self.state = TrainState(**checkpoint.state)
+            self.step = checkpoint.step
+        self.log.cut_after(self.step)
+        if checkpoint is not None:
+            self._log({"event": "resume", "step": self.step})
+        self.accelerator.wait_for_everyone()
+
+    # -- progress ---------------------------------------------------------------------------------------------
+
+    def _log_step(self, parts: LossParts, norm: Tensor, norms: dict[str, float], clock: Clock) -> None:
+        values = parts.values()
+        if not all(value == value and abs(value) != float("inf") for value in values.values()):
+            raise DalrError(
+                f"step {self.step}: the loss is not finite ({values}); lower train.lr, raise train.warmup, or check "
+                "the data with dalr check"
+            )
+        event: Event = {
+            "event": "step",
+            "step": self.step,
+            "epoch": round(self.step / self._steps_per_epoch, 3),
+            **values,
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "gradient_norm": float(norm),
+            **{f"gradient_norm/{name}": value for name, value in norms.items()},
+            **clock.figures(self.step, self.total_steps),
+        }
+        self._log(event)
+
+    def _log(self, event: Event) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.log.write(event)
+        if self.config.trackers:
+            numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=self.step)
+        if self.progress is not None:
+            self.progress({**event, "total_steps": self.total_steps})
+
+    def _batches(self) -> Prefetch[Batch]:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        first = self.step * self.config.accumulate
+        ahead = self.config.prefetch if self.data.prefetch else 0
+        return Prefetch(lambda t: self.data.batch(t, rank, world), first, ahead)
+
+
+def _precision(name: str) -> str:
+    """accelerate's name; `auto` is bf16 only on a GPU that computes in it (bf16 is slow on most CPUs)."""
+    if name == "auto":
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return "no" if name == "fp32" else name
+
+
+def _seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """A 63-bit seed for dropout in one step of one process (splitmix64 over the four numbers)."""
+    value = 0
+    for part in (seed, step, micro, rank):
+        value = (value + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value >> 1
+
+
+def _epoch_of(step: int, steps_per_epoch: float) -> int:
+    """Whole epochs done after `step` steps."""
+    return int(step / steps_per_epoch + 1e-9)
