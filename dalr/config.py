@@ -125,6 +125,8 @@ def _fields_at(kind: type[BaseModel], location: Sequence[Any]) -> tuple[list[str
             kinds = named
             continue
         path.append(str(part))
+        if isinstance(part, int):
+            continue
         kinds = [m for k in kinds if part in k.model_fields for m in _models(k.model_fields[part].annotation)]
     return path, [field for k in kinds for field in k.model_fields]
 
