@@ -1,0 +1,44 @@
+"""Losses: pure functions of tensors, dense or tiled. One loss a file.
+
+Shapes in names: B rows in a batch · D width · K list length · R rows of one block.
+"""
+
+from dalr.losses.cached import cached_backward
+from dalr.losses.consistency import consistency, derangement, matching
+from dalr.losses.cosent import cosent
+from dalr.losses.cosine_regression import cosine_regression
+from dalr.losses.cross_modal import cross_modal
+from dalr.losses.distributed import average_gradients, gather_constant, gather_rows
+from dalr.losses.groups import same_group
+from dalr.losses.info_nce import info_nce
+from dalr.losses.list_mle import list_mle
+from dalr.losses.list_net import list_net
+from dalr.losses.matryoshka import matryoshka
+from dalr.losses.sigmoid import sigmoid_cross_modal
+from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
+from dalr.losses.soft_alignment import soft_alignment
+from dalr.losses.triplet import triplet_info_nce
+
+__all__ = [
+    "DenseSimilarity",
+    "Similarity",
+    "TeacherRows",
+    "average_gradients",
+    "cached_backward",
+    "consistency",
+    "cosent",
+    "cosine_regression",
+    "cross_modal",
+    "derangement",
+    "gather_constant",
+    "gather_rows",
+    "info_nce",
+    "list_mle",
+    "list_net",
+    "matching",
+    "matryoshka",
+    "same_group",
+    "sigmoid_cross_modal",
+    "soft_alignment",
+    "triplet_info_nce",
+]

@@ -1,0 +1,30 @@
+"""CoSENT: pairs with a higher score shall have the higher cosine."""
+
+import torch
+from torch import Tensor
+
+from dalr.losses.rows import MASKED, unit_rows
+
+
+def cosent(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, scale: float = 20.0) -> Tensor:
+    """Whenever pair i is scored above pair j, its cosine shall be above too; only the order of scores is used.
+
+    `L = log(1 + Σ_{y_i > y_j} exp(scale · (cos_j − cos_i)))` (CoSENT, Su 2022). With the pairs sorted by score the
+    inner sum over j is a running log-sum-exp, so all B² comparisons cost O(B log B) time and O(B) memory: it needs
+    no tiles. Pairs of equal scores are not compared; without any comparison the loss is 0.
+
+    | input | shape | |
+    |---|---|---|
+    | a_BD, b_BD | `(B, D)` | the two sides of each pair; normalised inside |
+    | y_B | `(B,)` | scores, any scale |
+    | scale | float > 0 | sharpness, 1/temperature |
+
+    Related: `cosine_regression` (the score itself), `list_mle` (order within one query's list).
+    """
+    a_BD, b_BD = unit_rows(a_BD, b_BD)
+    y_B, order_B = y_B.detach().sort()
+    logit_B = (scale * (a_BD * b_BD).sum(1))[order_B]
+    below_B = torch.searchsorted(y_B.contiguous(), y_B.contiguous())  # how many pairs are scored strictly lower
+    running_B = logit_B.logcumsumexp(dim=0)[(below_B - 1).clamp_min(0)]
+    compared_B = torch.where(below_B > 0, running_B - logit_B, MASKED)
+    return torch.cat([compared_B, compared_B.new_zeros(1)]).logsumexp(dim=0)

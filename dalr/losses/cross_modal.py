@@ -1,0 +1,57 @@
+"""Contrastive loss between sentences and images, in both directions."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dalr.losses.info_nce import check_margin, contrast_logits, pick_own
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.similarity import Similarity
+
+
+def cross_modal(
+    p_views: Sequence[Tensor],
+    v_BD: Tensor,
+    *,
+    temperature: float | Tensor,
+    group: Tensor | None = None,
+    margin: float = 0.0,
+    margin_sim: Similarity | None = None,
+    weight: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """Each sentence shall pick its image out of the batch, and each image its sentence.
+
+    `L = 1/(2·views) · Σ_views [info_nce(p, v) + info_nce(v, p)]` (MCSE, Zhang et al. 2022; with one view it is the
+    loss of CLIP, Radford et al. 2021; with the margin that of KDMCSE, Nguyen et al. 2024; the cross-modal
+    contrast of DALR, He et al. 2025).
+
+    | input | shape | |
+    |---|---|---|
+    | p_views | views × `(B, D)` | sentences in the shared space, one tensor a dropout view |
+    | v_BD | `(B, D)` | their images |
+    | margin_sim | Similarity | sentences are its rows; the other direction uses its transposed form |
+    | temperature, group, margin, weight, tile | | as in `info_nce` |
+
+    Related: `info_nce` (one direction), `sigmoid_cross_modal` (several positives, no softmax).
+    """
+    check_margin(margin, margin_sim)
+    *views, v_BD = unit_rows(*p_views, v_BD)
+    share_B = row_weights(weight, v_BD)
+    back_sim = None if margin_sim is None else margin_sim.transposed()
+
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+        *views_RD, v_RD = rows
+        *views_BD, v_BD, temperature = columns
+        total = v_BD.new_zeros(())
+        for p_RD, p_BD in zip(views_RD, views_BD, strict=True):
+            there_RB = contrast_logits(p_RD, v_BD, block, temperature, group, margin, margin_sim)
+            if len(v_RD) == len(v_BD):
+                back_RB = there_RB.T  # one block holds both directions
+            else:
+                back_RB = contrast_logits(v_RD, p_BD, block, temperature, group, margin, back_sim)
+            total = total + share_B[block] @ (pick_own(there_RB, block) + pick_own(back_RB, block))
+        return total / (2 * len(views))
+
+    sides = (*views, v_BD)
+    return sum_over_rows(term, sides, (*sides, scalar(temperature, v_BD)), tile=tile)

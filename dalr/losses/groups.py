@@ -1,0 +1,32 @@
+"""Groups: which rows of a batch are true positives of each other, and so never negatives.
+
+Group ids are `ids_BK` (int64): two different rows belong together when any column is equal (column 0 the image,
+column 1 the caption, or a group that overrides both). -1 matches nothing. There is no transitive closure.
+"""
+
+import torch
+from torch import Tensor
+
+
+def same_group(ids_rows: Tensor, ids_cols: Tensor) -> Tensor:
+    """The bool block `(R, C)` that is true where row and column share an id in any of the K columns.
+
+    `ids_rows` `(R, K)` and `ids_cols` `(C, K)`. A row compared with itself is true (unless all its ids are -1): the
+    caller decides about the diagonal.
+    """
+    match_RC = torch.zeros(len(ids_rows), len(ids_cols), dtype=torch.bool, device=ids_rows.device)
+    for row_R, column_C in zip(ids_rows.unbind(1), ids_cols.unbind(1), strict=True):
+        match_RC |= (row_R[:, None] == column_C[None, :]) & (row_R >= 0)[:, None]
+    return match_RC
+
+
+def positives(group: Tensor | None, block: slice, like_BD: Tensor, *, diagonal: bool) -> Tensor:
+    """The rows of `block` against all B: true where the two share a group; a row against itself is `diagonal`."""
+    if group is None:
+        match_RB = torch.zeros(block.stop - block.start, len(like_BD), dtype=torch.bool, device=like_BD.device)
+    else:
+        if group.ndim != 2 or len(group) != len(like_BD):
+            raise ValueError(f"group: expected ids (B, K) with B = {len(like_BD)}, got {tuple(group.shape)}")
+        match_RB = same_group(group[block], group)
+    match_RB.diagonal(block.start).fill_(diagonal)
+    return match_RB

@@ -1,0 +1,128 @@
+"""Row blocks: the one way in which every row-wise loss is computed, dense or tiled.
+
+A row-wise loss is a sum over rows, and each row compares itself with all columns. Such a loss hands over a *term*:
+a function of one block of rows that returns that block's share of the loss. One block is the dense form, several
+are the tiled form; nothing else differs, so both have the same value and the same gradient.
+
+In the tiled form a block's gradient is taken as soon as its value is there and added to one buffer per input; then
+the block is forgotten. So memory is O(B·tile), and nothing is computed twice, as it would be if blocks were
+checkpointed and recomputed in the backward pass. The price: no second derivative through a tiled loss.
+
+B rows · D width · R rows of one block
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Term = Callable[[slice, Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""`(block, rows, columns) -> ()`: the rows come cut to the block, the columns whole."""
+
+MASKED = -1e30
+"""Logit of what must not be seen. Finite: a row of nothing but masked entries then gives 0, and no NaN."""
+
+
+def sum_over_rows(term: Term, rows: Sequence[Tensor], columns: Sequence[Tensor], *, tile: int | None = None) -> Tensor:
+    """The sum of `term(block, rows of the block, columns)` over blocks of `tile` rows (None: one block).
+
+    Every tensor that shall get a gradient is passed in `rows` (first dimension B, cut to the block) or `columns`
+    (passed whole; any shape, a learnable temperature too); constants may live in the term's closure. Terms run
+    outside autocast: cosines and log-sum-exp need float32. ValueError for a tile below 1.
+    """
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile: expected at least 1 row a block, got {tile}")
+    size = len(rows[0])
+    tile = min(tile or size, size)
+    with torch.autocast(rows[0].device.type, enabled=False):
+        if tile == size:
+            return term(slice(0, size), rows, columns)
+        blocks = [slice(start, min(start + tile, size)) for start in range(0, size, tile)]
+        tensors = (*rows, *columns)
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+            parts = [term(block, [row[block] for row in rows], columns) for block in blocks]
+            return torch.stack(parts).sum()
+        # A tensor that is both a row and a column (each side of a pair is) gets one gradient buffer, not two.
+        distinct = list({id(tensor): tensor for tensor in tensors}.values())
+        place = {id(tensor): number for number, tensor in enumerate(distinct)}
+        which = [place[id(tensor)] for tensor in tensors]
+        total: Tensor = _RowBlocks.apply(term, blocks, which[: len(rows)], which[len(rows) :], *distinct)
+        return total
+
+
+class _RowBlocks(torch.autograd.Function):
+    """Value and gradient block by block; the backward pass only scales what the forward pass found."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, term: Term, blocks: Sequence[slice], rows: Sequence[int], columns: Sequence[int], *tensors: Tensor
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[4:]
+        leaves = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
+        for leaf, want in zip(leaves, wanted, strict=True):
+            leaf.grad = torch.zeros_like(leaf) if want else None
+        total = tensors[0].new_zeros(())
+        for block in blocks:
+            cut = {number: leaves[number].detach()[block].requires_grad_(wanted[number]) for number in rows}
+            with torch.enable_grad():
+                part = term(block, [cut[number] for number in rows], [leaves[number] for number in columns])
+                if part.requires_grad:
+                    part.backward()  # type: ignore[no-untyped-call]
+            total += part.detach()
+            for number, leaf in cut.items():
+                buffer = leaves[number].grad
+                if leaf.grad is not None and buffer is not None:
+                    buffer[block] += leaf.grad
+        ctx.save_for_backward(*(leaf.grad for leaf in leaves))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        found = (None if grad is None else grad * outer for grad in ctx.saved_tensors)
+        return None, None, None, None, *found
+
+
+def unit_rows(*tensors: Tensor) -> list[Tensor]:
+    """Each `x_BD` with rows of length 1, all in one dtype: float32 at least, float64 where any is float64.
+
+    A row of zeros stays zero and its gradient stays finite. ValueError when the shapes differ.
+    """
+    shape = tensors[0].shape
+    if len(shape) != 2 or any(tensor.shape != shape for tensor in tensors):
+        raise ValueError(f"expected matrices (B, D) of one shape, got {[tuple(tensor.shape) for tensor in tensors]}")
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        seen: dict[int, Tensor] = {}
+        return [seen.setdefault(id(tensor), _unit(tensor.to(dtype))) for tensor in tensors]
+
+
+def _unit(x_BD: Tensor) -> Tensor:
+    norm_B1 = torch.linalg.vector_norm(x_BD, dim=-1, keepdim=True)
+    return x_BD / torch.where(norm_B1 > 1e-12, norm_B1, torch.ones_like(norm_B1))
+
+
+def row_weights(weight: Tensor | None, like_BD: Tensor) -> Tensor:
+    """The share of each row in the mean, `(B,)`: weight over the sum of weights, or 1/B.
+
+    Weights carry no gradient; when all are zero, so are the shares. ValueError for a wrong shape.
+    """
+    size = len(like_BD)
+    if weight is None:
+        return like_BD.new_full((size,), 1.0 / max(size, 1))
+    if weight.shape != (size,):
+        raise ValueError(f"weight: expected one value a row ({size},), got {tuple(weight.shape)}")
+    weight = weight.detach().to(like_BD.device, like_BD.dtype)
+    total = weight.sum()
+    return weight / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number or a learnable 0-d tensor as a 0-d tensor of `like`'s dtype (a number stays on the CPU)."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype).reshape(())
+    return torch.tensor(value, dtype=like.dtype)

@@ -1,0 +1,52 @@
+"""Contrastive loss with a hard negative for every row."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dalr.losses.info_nce import contrast_logits, pick_own
+from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+
+
+def triplet_info_nce(
+    anchor_BD: Tensor,
+    positive_BD: Tensor,
+    negative_BD: Tensor,
+    *,
+    temperature: float | Tensor,
+    negative_weight: float = 1.0,
+    group: Tensor | None = None,
+    weight: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """Each anchor picks its positive among all positives and all hard negatives; its own negative counts α times.
+
+    `L_i = −log [exp(s(a_i, p_i)/τ) / Σ_j (exp(s(a_i, p_j)/τ) + α^{1[i=j]} exp(s(a_i, n_j)/τ))]` (supervised
+    SimCSE, Gao et al. 2021, eq. 5 and its appendix on weighting). Positives of the anchor's group are left out.
+
+    | input | shape | |
+    |---|---|---|
+    | anchor_BD, positive_BD, negative_BD | `(B, D)` | triplets; normalised inside |
+    | temperature | float or 0-d tensor > 0 | τ |
+    | negative_weight | float ≥ 0 | α; 0 leaves one's own negative out |
+    | group, weight, tile | | as in `info_nce` |
+
+    Related: `info_nce`, which has the batch's negatives only. ValueError for a negative α.
+    """
+    if negative_weight < 0:
+        raise ValueError(f"negative_weight: expected a value >= 0, got {negative_weight}")
+    extra = math.log(negative_weight) if negative_weight > 0 else MASKED
+    a_BD, p_BD, n_BD = unit_rows(anchor_BD, positive_BD, negative_BD)
+    share_B = row_weights(weight, a_BD)
+
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+        p_BD, n_BD, temperature = columns
+        positive_RB = contrast_logits(rows[0], p_BD, block, temperature, group, 0.0, None)
+        negative_RB = (rows[0] / temperature) @ n_BD.T
+        own_RB = torch.zeros_like(negative_RB)
+        own_RB.diagonal(block.start).fill_(extra)
+        return share_B[block] @ pick_own(torch.cat([positive_RB, negative_RB + own_RB], dim=1), block)
+
+    return sum_over_rows(term, (a_BD,), (p_BD, n_BD, scalar(temperature, a_BD)), tile=tile)
