@@ -1,0 +1,199 @@
+"""Retrieval between texts and images: several positives a query, ties counted against the model, in tiles.
+
+Legend: T distinct texts · M distinct images · Q queries that have a positive · C candidates · D width
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dalr.errors import DalrError
+from dalr.evaluation.relevance import Relevance
+
+# A wrong candidate whose cosine comes this near to that of a right one counts as ranked before it. Above what
+# rounding in float32 does to equal embeddings, so that a model that maps everything to one point scores nothing.
+TIE = 1e-6
+DEPTH = 10
+RECALLS = (1, 5, 10)
+# Elements of one tile of the similarity matrix: 128 MiB in float32, whatever C is.
+TILE_ELEMENTS = 2**25
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """What each of Q queries scored: rank of its first positive (from 1), NDCG@10 and average precision@10."""
+
+    rank: Array
+    ndcg: Array
+    average_precision: Array
+    candidates: int
+
+    def figures(self) -> dict[str, Array]:
+        """Each metric that is a mean over queries, in percent, as (Q,)."""
+        recalls = {f"recall@{k}": 100.0 * (self.rank <= k) for k in RECALLS}
+        return recalls | {
+            "mrr": 100.0 / self.rank,
+            f"ndcg@{DEPTH}": 100.0 * self.ndcg,
+            f"map@{DEPTH}": 100.0 * self.average_precision,
+        }
+
+
+def retrieval(
+    text_TD: Array, image_MD: Array, relevance: Relevance, *, resamples: int = 1000, seed: int = 0, note: str = ""
+) -> dict[str, Any]:
+    """The full evaluation, as `dalr eval retrieval --json` prints it.
+
+    Args:
+        text_TD: embeddings of the distinct texts, in the order of `relevance.text_rows`; need not be unit length.
+        image_MD: embeddings of the distinct images, in the order of `relevance.image_rows`.
+        relevance: who belongs to whom.
+        resamples: of the bootstrap over queries.
+        note: what else the reader of the numbers must know, put behind the definition.
+
+    Returns:
+        For each direction recall@1, 5, 10, mrr, ndcg@10, map@10 (percent), median_rank, queries, candidates and
+        `ci95` (for each metric its 95 % interval); and `definition`, which says how they were computed.
+
+    Raises:
+        DalrError: an embedding is not finite.
+    """
+    text, image = _unit(text_TD, "text"), _unit(image_MD, "image")
+    result: dict[str, Any] = {}
+    for name, scores in _both(text, image, relevance).items():
+        values = {metric: float(figure.mean()) for metric, figure in scores.figures().items()}
+        values["median_rank"] = float(np.median(scores.rank))
+        intervals = {metric: [round(end, 4) for end in ends] for metric, ends in _bootstrap(scores, resamples, seed)}
+        result[name] = {metric: round(value, 4) for metric, value in values.items()} | {
+            "queries": len(scores.rank),
+            "candidates": scores.candidates,
+            "ci95": intervals,
+        }
+    return result | {"definition": definition(resamples, seed) + (f" {note}" if note else "")}
+
+
+def retrieval_metrics(text_TD: Array, image_MD: Array, relevance: Relevance) -> dict[str, float]:
+    """The same figures without intervals, flat, for use during training.
+
+    Returns:
+        `mrr` (the mean of both directions) and `text_to_image.recall@1` and so on, percent but for `median_rank`.
+    """
+    flat: dict[str, float] = {}
+    for name, scores in _both(_unit(text_TD, "text"), _unit(image_MD, "image"), relevance).items():
+        flat |= {f"{name}.{metric}": float(figure.mean()) for metric, figure in scores.figures().items()}
+        flat[f"{name}.median_rank"] = float(np.median(scores.rank))
+    return {"mrr": (flat["text_to_image.mrr"] + flat["image_to_text.mrr"]) / 2, **flat}
+
+
+def definition(resamples: int, seed: int) -> str:
+    """How the numbers are computed, in words."""
+    return (
+        "Cosine similarity. Texts: the distinct captions (NFKC, case folded, white space collapsed); images: the "
+        "distinct image files by content. A text and an image are positives if a row links them or, where a group "
+        "column is given, if they share a group; not transitive. A query without a positive is left out; every text "
+        f"or image is a candidate. A wrong candidate within {TIE:g} of a positive's cosine ranks before it. "
+        "recall@k: queries with a positive among the first k. mrr: mean of 1 / rank of the first positive. "
+        f"ndcg@{DEPTH}: gains 0 or 1, ideal of min({DEPTH}, positives). map@{DEPTH}: average precision over the first "
+        f"{DEPTH}, divided by min({DEPTH}, positives). median_rank: of the first positive. All in percent but ranks "
+        f"and counts. ci95: percentile bootstrap over queries, {resamples} resamples, seed {seed}."
+    )
+
+
+def _both(text: torch.Tensor, image: torch.Tensor, relevance: Relevance) -> dict[str, QueryScores]:
+    if (len(text), len(image)) != (len(relevance.text_rows), len(relevance.image_rows)):
+        raise ValueError(
+            f"{len(text)} text and {len(image)} image embeddings; relevance has {len(relevance.text_rows)} distinct "
+            f"texts and {len(relevance.image_rows)} distinct images"
+        )
+    return {
+        "text_to_image": score_queries(text, image, relevance.text_facts, relevance.image_facts),
+        "image_to_text": score_queries(image, text, relevance.image_facts, relevance.text_facts),
+    }
+
+
+def score_queries(
+    query_QD: torch.Tensor, candidate_CD: torch.Tensor, query_facts: Any, candidate_facts: Any, tile: int | None = None
+) -> QueryScores:
+    """Rank all candidates for every query that has a positive, `tile` queries at a time.
+
+    Args:
+        query_QD: unit rows. candidate_CD: unit rows.
+        query_facts: sparse (Q, F). candidate_facts: sparse (C, F); a common fact makes a positive.
+        tile: queries at a time; None keeps the similarity tile at 128 MiB, so that memory grows with C alone.
+    """
+    tile = tile or max(1, TILE_ELEMENTS // max(1, len(candidate_CD)))
+    parts = [
+        _score_tile(query_QD[start : start + tile], candidate_CD, query_facts[start : start + tile], facts_FC)
+        for facts_FC in [candidate_facts.T.tocsr()]
+        for start in range(0, len(query_QD), tile)
+    ]
+    rank, ndcg, precision = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return QueryScores(rank, ndcg, precision, len(candidate_CD))
+
+
+def _score_tile(query: torch.Tensor, candidate: torch.Tensor, facts: Any, facts_FC: Any) -> tuple[Array, Array, Array]:
+    positives = (facts @ facts_FC).tocsr()
+    counts = np.diff(positives.indptr)
+    asked = np.flatnonzero(counts)
+    if not len(asked):
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
+    scores = query @ candidate.T
+    row = np.repeat(np.arange(len(counts)), counts)
+    at = torch.from_numpy(row), torch.from_numpy(positives.indices.astype(np.int64))
+    positive = scores[at].numpy()
+    scores[at] = -torch.inf  # what remains are the wrong candidates
+
+    best_first = np.lexsort((-positive, row))
+    row, positive = row[best_first], positive[best_first]
+    start = np.repeat(positives.indptr[:-1], counts)
+    place = np.arange(len(row)) - start  # 0 for a query's best positive
+
+    bar = torch.full((len(counts),), torch.inf)
+    bar[torch.from_numpy(asked)] = torch.from_numpy(positive[place == 0] - TIE)
+    rank = 1 + torch.count_nonzero(scores >= bar[:, None], dim=1).numpy()[asked]
+
+    # Ranks beyond DEPTH earn nothing, so the best DEPTH wrong candidates say all that NDCG and AP need.
+    wrong = scores.topk(min(DEPTH, scores.shape[1]), dim=1).values.numpy()
+    near = place < DEPTH
+    row, positive, place = row[near], positive[near], place[near]
+    ranks = 1 + place + (wrong[row] >= (positive - TIE)[:, None]).sum(axis=1)
+    inside = ranks <= DEPTH
+    gain = np.bincount(row, weights=inside / np.log2(ranks + 1), minlength=len(counts))[asked]
+    precision = np.bincount(row, weights=inside * (place + 1) / ranks, minlength=len(counts))[asked]
+    reachable = np.minimum(counts[asked], DEPTH)
+    ideal = np.cumsum(1 / np.log2(np.arange(2, DEPTH + 2)))[reachable - 1]
+    return rank, gain / ideal, precision / reachable
+
+
+def _bootstrap(scores: QueryScores, resamples: int, seed: int) -> Iterator[tuple[str, list[float]]]:
+    """(metric, its 95 % interval) over resamples of the queries."""
+    figures = scores.figures()
+    table = np.stack(list(figures.values()), axis=1)
+    order = np.argsort(scores.rank)
+    ranks, queries = scores.rank[order], len(order)
+    generator = np.random.default_rng(seed)
+    means = np.empty((resamples, len(figures)))
+    medians = np.empty(resamples)
+    for at in range(resamples):
+        drawn = np.bincount(generator.integers(queries, size=queries), minlength=queries)
+        means[at] = drawn @ table / queries
+        below = np.cumsum(drawn[order])
+        middle = np.searchsorted(below, [(queries + 1) // 2, queries // 2 + 1])
+        medians[at] = ranks[middle].mean()
+    for name, values in [*zip(figures, means.T, strict=True), ("median_rank", medians)]:
+        yield name, np.percentile(values, [2.5, 97.5]).tolist()
+
+
+def _unit(rows: Array, side: str) -> torch.Tensor:
+    """Unit rows in float32; a row of zeros stays zero."""
+    values = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    finite = torch.isfinite(values).all(dim=1)
+    if not bool(finite.all()):
+        bad = int((~finite).nonzero()[0])
+        raise DalrError(f"the model's {side} embeddings are not finite (first: number {bad}); its weights are broken")
+    return torch.nn.functional.normalize(values, dim=1)
