@@ -1,0 +1,97 @@
+"""Groups: which rows are true positives of each other, and a dev part that shares none with the rest.
+
+Two rows are mutual positives when they share an image or a normalised caption; there is no transitive closure
+(A–B by the image and B–C by the caption leave A and C apart). A `group` value overrides both. Losses, samplers,
+metrics and the audit all read the same (N, 2) array: two different rows are mutual positives iff they are equal
+in any column; -1 equals nothing.
+"""
+
+import re
+import unicodedata
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dalr.errors import DataError
+from dalr.files import hash_bytes
+
+Ids = npt.NDArray[np.int64]
+_SPACE = re.compile(r"\s+")
+
+
+def normalise_caption(text: str) -> str:
+    """The form in which two captions are the same caption: NFKC, case folded, one space between words."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def group_ids(
+    images: Sequence[str | None], texts: Sequence[str | None], group: Sequence[str | None] | None = None
+) -> Ids:
+    """Group ids of N rows, int64 (N, 2): column 0 the image or the group, column 1 the caption.
+
+    A row with a group has its group in column 0 and -1 in column 1, so that it matches its group alone. A missing
+    image or caption (None, or nothing but space) is -1. Ids are numbered by first appearance; they mean nothing
+    across calls.
+    """
+    first = _numbers(
+        [
+            ("group", group[row]) if group is not None and group[row] else ("image", image) if image else None
+            for row, image in enumerate(images)
+        ]
+    )
+    captions = [normalise_caption(text) if text else "" for text in texts]
+    second = _numbers(
+        [None if not caption or (group is not None and group[row]) else caption for row, caption in enumerate(captions)]
+    )
+    return np.stack([first, second], axis=1)
+
+
+def connected_components(ids: Ids) -> Ids:
+    """A label per row, int64 (N,), equal for rows joined by a chain of shared ids (here with closure)."""
+    from scipy.sparse import coo_matrix, csgraph
+
+    rows, columns = ids.shape
+    known = ids >= 0
+    width = int(ids.max(initial=-1)) + 1
+    # A graph of rows on one side and (column, id) nodes on the other: an edge per known id, never N² pairs.
+    node = rows + ids + np.arange(columns) * width
+    source = np.broadcast_to(np.arange(rows)[:, None], ids.shape)[known]
+    size = rows + columns * width
+    graph = coo_matrix((np.ones(len(source), dtype=np.int8), (source, node[known])), shape=(size, size))
+    labels = csgraph.connected_components(graph, directed=False)[1][:rows]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def carve_dev(ids: Ids, fraction: float, seed: int) -> tuple[Ids, Ids]:
+    """Split rows into (train, dev) with about `fraction` of them in dev and no group on both sides.
+
+    Whole connected components go to one side, in an order drawn from `seed` by hashing, until dev holds
+    `fraction` of the rows; a component that would overshoot by more than it closes the gap is left in train.
+    Both results are sorted row numbers. Raises DataError when a side would be empty.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise DataError(f"data.dev is {fraction}; expected a share between 0 and 1, such as 0.1")
+    labels = connected_components(ids)
+    sizes = np.bincount(labels)
+    order = sorted(range(len(sizes)), key=lambda label: hash_bytes(f"dev|{seed}|{label}".encode()))
+    wanted = fraction * len(ids)
+    taken = np.zeros(len(sizes), dtype=bool)
+    count = 0
+    for label in order:
+        if abs(count + sizes[label] - wanted) <= abs(count - wanted):
+            taken[label] = True
+            count += int(sizes[label])
+    in_dev = taken[labels] if len(ids) else np.zeros(0, dtype=bool)
+    train, dev = np.flatnonzero(~in_dev), np.flatnonzero(in_dev)
+    if not len(train) or not len(dev):
+        raise DataError(
+            f"data.dev={fraction}: {len(ids)} rows form {len(sizes)} groups, too few to carve a dev part by group; "
+            "name a data.val file instead"
+        )
+    return train.astype(np.int64), dev.astype(np.int64)
+
+
+def _numbers(values: Sequence[Hashable | None]) -> Ids:
+    numbers: dict[Hashable, int] = {}
+    return np.array([-1 if value is None else numbers.setdefault(value, len(numbers)) for value in values], np.int64)
