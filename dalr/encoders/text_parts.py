@@ -1,0 +1,62 @@
+"""What a text tower is made of: a backbone that gives token states, a tokenizer, and a record of the rest."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dalr.config import Config
+from dalr.encoders.pooling import TokenStates
+from dalr.encoders.tokens import Tokenizer
+
+
+class TextSpec(Config):
+    """Everything but weights and tokenizer that decides what a text tower computes; saved as `tower.json`.
+
+    `pooling` are the modes whose results are concatenated. With `fixed_length` every text is padded to
+    `max_length` and the padding takes part, as SigLIP's towers were trained. `after` lists the layers that a
+    sentence-transformers folder has behind its pooling. `architecture` rebuilds an open_clip tower.
+    """
+
+    library: Literal["transformers", "open_clip"]
+    pooling: tuple[str, ...] = ("mean",)
+    max_length: int
+    prompt: str = ""
+    include_prompt: bool = True
+    lowercase: bool = False
+    fixed_length: bool = False
+    after: tuple[dict[str, Any], ...] = ()
+    architecture: dict[str, Any] | None = None
+
+
+class TextBackbone(nn.Module):
+    """A network from token ids to states. `width` is that of a state, `own_width` that of its own pooling, if any."""
+
+    width: int
+    own_width: int | None = None
+
+    def states(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
+        """`first`: also the first block's output; `own`: also the architecture's own pooled output."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """What the weights do not say: heads, activation, layout."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the backbone into `folder` with these weights (adapters merged)."""
+        raise NotImplementedError
+
+
+@dataclass
+class TextParts:
+    """A loaded text tower before it is put together; `prompts` are a folder's named prompts."""
+
+    backbone: TextBackbone
+    tokenizer: Tokenizer
+    spec: TextSpec
+    after: nn.Sequential = field(default_factory=nn.Sequential)
+    prompts: dict[str, str] = field(default_factory=dict)
+    attention_query: torch.Tensor | None = None

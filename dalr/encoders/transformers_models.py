@@ -1,0 +1,155 @@
+"""Loading models of the transformers library: quietly, in float32, and never with weights left at random."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from dalr.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+PAIRS = ("clip", "siglip")  # architectures with a text half and an image half
+HALVES = {
+    "clip_text_model": "text",
+    "siglip_text_model": "text",
+    "clip_vision_model": "image",
+    "siglip_vision_model": "image",
+}
+# Keys of a config that say where a model is from or how it trains, not what it computes.
+VOLATILE = (
+    "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
+    "gradient_checkpointing", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
+    "_experts_implementation", "id2label", "label2id", "problem_type", "finetuning_task", "tokenizer_class",
+    "output_hidden_states", "output_attentions", "return_dict", "is_encoder_decoder_loaded",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no load reports of transformers inside the block: a library does not print."""
+    from transformers.utils import logging as reports
+
+    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity_error()
+    reports.disable_progress_bar()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(level)
+        if bars:
+            reports.enable_progress_bar()
+
+
+def load_config(folder: Path) -> Any:
+    """The folder's transformers config; ModelError when this version of transformers does not know it."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: not a model that transformers can read ({_first_line(error)})") from None
+
+
+def side_of(config: Any) -> Literal["text", "image", "both"]:
+    """Which towers a transformers config can give."""
+    if hasattr(config, "text_config") and hasattr(config, "vision_config"):
+        return "both"
+    if config.model_type in HALVES:
+        return "text" if HALVES[config.model_type] == "text" else "image"
+    return "text" if getattr(config, "vocab_size", None) else "image"
+
+
+def load_model(folder: Path, config: Any, side: Literal["text", "image"], pretrained: bool = True) -> Any:
+    """The transformers model of one side, in float32 and eval mode. With `pretrained=False` its weights are fresh.
+
+    From a CLIP or SigLIP pair the half asked for is taken, with its projection into the shared space.
+    Raises ModelError when the folder has no such side, or when its weights do not cover the architecture.
+    """
+    found = side_of(config)
+    if found == "both":
+        if config.model_type not in PAIRS:
+            raise ModelError(
+                f"{folder}: an image–text model of type '{config.model_type}' cannot be taken apart; "
+                f"expected one of: {', '.join(PAIRS)}"
+            )
+        return _half(_load(_auto("AutoModel"), folder, config, pretrained), config.model_type, side)
+    if found != side:
+        other = "a text" if found == "text" else "an image"
+        raise ModelError(f"{folder}: '{config.model_type}' is {other} encoder; it cannot be the {side} tower")
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if config.model_type in HALVES and architecture.endswith("WithProjection"):
+        return _load(_auto(architecture), folder, config, pretrained)
+    if side == "text" and getattr(config, "is_encoder_decoder", False):
+        from transformers import AutoModelForTextEncoding
+
+        if type(config) in AutoModelForTextEncoding._model_mapping:
+            return _load(AutoModelForTextEncoding, folder, config, pretrained)
+    return _load(_auto("AutoModel"), folder, config, pretrained)
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """What of a config decides the output, as JSON values that survive save and load."""
+    described: dict[str, Any] = _stable(config.to_dict())
+    return described
+
+
+def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
+    import torch
+
+    with quiet():
+        if not pretrained:
+            config.dtype = torch.float32
+            build = kind.from_config if hasattr(kind, "from_config") else kind
+            return build(config).eval()
+        try:
+            model, report = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
+    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise ModelError(
+            f"{folder}: the weights lack {len(missing)} of the model's tensors, such as '{missing[0]}'; "
+            "expected the whole encoder"
+        )
+    if any("pooler" in name for name in report["missing_keys"]):
+        model.pooler = None
+    return model.eval()
+
+
+def _half(pair: Any, kind: str, side: str) -> Any:
+    """One half of a loaded pair. CLIP keeps the projection's width in the pair's config only: it is carried over."""
+    if kind == "siglip":
+        return pair.text_model if side == "text" else pair.vision_model
+    import transformers
+
+    config = pair.config.text_config if side == "text" else pair.config.vision_config
+    config.projection_dim = pair.config.projection_dim
+    if side == "text":
+        half = transformers.CLIPTextModelWithProjection(config)
+        half.text_model, half.text_projection = pair.text_model, pair.text_projection
+    else:
+        half = transformers.CLIPVisionModelWithProjection(config)
+        half.vision_model, half.visual_projection = pair.vision_model, pair.visual_projection
+    half.config.architectures = [type(half).__name__]
+    return half.eval()
+
+
+def _auto(name: str) -> Any:
+    import transformers
+
+    return getattr(transformers, name)
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _stable(item) for key, item in value.items() if key not in VOLATILE and item is not None}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
