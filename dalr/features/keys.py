@@ -5,13 +5,16 @@ a file that moves keeps its embedding, a file that changes loses it, and two cop
 """
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from dalr.files import hash_bytes, hash_file
+from dalr.errors import DataError
+from dalr.files import DIGEST_BYTES, hash_bytes, hash_file
 
 # A file changed this shortly before it was hashed may change again without its time stamp moving.
 SETTLED_NS = 2_000_000_000
@@ -27,37 +30,46 @@ def text_keys(texts: Iterable[str]) -> list[str]:
     return [hash_bytes(text.encode("utf-8", "surrogatepass")) for text in texts]
 
 
-def image_keys(paths: Sequence[str | Path], *, cache: str | Path | None = None) -> list[str | None]:
-    """The key of each image file: 32 hex digits over its bytes, or None for a file that cannot be read.
+class Readable(Protocol):
+    """An image inside another file, such as a shard."""
 
-    Hashes are remembered in `cache` (an SQLite file, by default in `cache_root()`) under the file's absolute path,
-    size, inode, and times of modification and change, so that a catalogue is read through once. A cache that
-    cannot be used (a read-only home, a broken file) costs time, never correctness.
+    def read_bytes(self) -> bytes: ...
+
+
+def image_keys(images: Sequence[str | Path | Readable | None], *, cache: str | Path | None = None) -> list[str | None]:
+    """The key of each image: 32 hex digits over its file's bytes, or None for one that cannot be read (or is None).
+
+    Hashes of files are remembered in `cache` (an SQLite file, by default in `cache_root()`) under the file's
+    absolute path, size, inode, and times of modification and change, so that a catalogue is read through once. A
+    cache that cannot be used (a read-only home, a broken file) costs time, never correctness.
     """
-    states = [_state(path) for path in paths]
+    states = [_state(image) if isinstance(image, str | Path) else None for image in images]
     known = _remembered(cache, [state[0] for state in states if state])
     keys: list[str | None] = []
     fresh: dict[str, tuple[str, str, str]] = {}
     now = time.time_ns()
-    for path, state in zip(paths, states, strict=True):
-        if state is None:
-            keys.append(None)
-            continue
-        name, stamp, changed = state
-        if known.get(name, ("", ""))[0] == stamp:
+    for image, state in zip(images, states, strict=True):
+        name, stamp, changed = state or ("", "", now)
+        if state and known.get(name, ("", ""))[0] == stamp:
             keys.append(known[name][1])
             continue
-        try:
-            key = hash_file(path)
-        except OSError:
-            keys.append(None)
-            continue
+        key = _hash(image)
         keys.append(key)
-        known[name] = (stamp, key)
-        if now - changed > SETTLED_NS:
-            fresh[name] = (name, stamp, key)
+        if state and key is not None:
+            known[name] = (stamp, key)
+            if now - changed > SETTLED_NS:
+                fresh[name] = (name, stamp, key)
     _remember(cache, list(fresh.values()))
     return keys
+
+
+def _hash(image: str | Path | Readable | None) -> str | None:
+    try:
+        if isinstance(image, str | Path):
+            return hash_file(image) if os.path.isfile(image) else None
+        return None if image is None else hashlib.blake2b(image.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
+    except (OSError, ValueError, DataError):
+        return None
 
 
 def _state(path: str | Path) -> tuple[str, str, int] | None:

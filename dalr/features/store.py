@@ -158,14 +158,15 @@ class FeatureStore:
         `encode` turns a list of items into (len, width) finite numbers. Each `chunk` is on disk before the next
         one starts, so that a killed run goes on where it stopped. When a chunk fails with DataError, OSError or
         ValueError it is halved until the bad items stand alone; any other error is the encoder's own and is
-        raised, as is StoreError for a wrong shape. A key of None is an item that could not be read.
+        raised, as is StoreError for a wrong shape. A key of None is an item whose content could not be read; `encode`
+        is asked once more, for the reason.
         """
         if len(keys) != len(items):
             raise ValueError(f"{len(keys)} keys for {len(items)} items")
         self.refresh()
         item_of = {key: item for key, item in zip(reversed(keys), reversed(items), strict=True) if key is not None}
         absent = self.missing(keys)
-        reasons: dict[str | None, str] = {None: "the file is missing or cannot be read"}
+        reasons: dict[str, str] = {}
         if absent:
             with self._shards.writer() as writer:
                 chunks = [absent[start : start + chunk] for start in range(0, len(absent), chunk)]
@@ -182,7 +183,11 @@ class FeatureStore:
                     done += len(some)
                     if progress:
                         progress(done, len(absent))
-        return [BadItem(at, key or "", reasons[key]) for at, key in enumerate(keys) if key in reasons]
+        return [
+            BadItem(at, key or "", self._reason(items[at], encode) if key is None else reasons[key])
+            for at, key in enumerate(keys)
+            if key is None or key in reasons
+        ]
 
     def bad(self) -> dict[str, str]:
         """Keys that could not be embedded, with the last reason, less those that have a row by now."""
@@ -251,6 +256,11 @@ class FeatureStore:
             raise StoreError(f"{self.folder}: a value does not fit into {self.spec.dtype}; use dtype float32")
         reasons = {keys[at]: "its embedding is not finite" for at in np.flatnonzero(~finite)}
         return [keys[at] for at in np.flatnonzero(finite)], values[finite], reasons
+
+    def _reason(self, item: Any, encode: Encode) -> str:
+        """Why an item without a key cannot be embedded."""
+        _, _, failed = self._encode([""], [item], encode)
+        return failed.get("", "could not be read when its content was hashed")
 
     def _note(self, reasons: dict[str, str]) -> None:
         if reasons:
