@@ -14,6 +14,7 @@ from dalr.losses.info_nce import info_nce
 from dalr.losses.list_mle import list_mle
 from dalr.losses.list_net import list_net
 from dalr.losses.matryoshka import matryoshka
+from dalr.losses.shared import shared_products
 from dalr.losses.sigmoid import sigmoid_cross_modal
 from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
 from dalr.losses.soft_alignment import soft_alignment
@@ -38,6 +39,7 @@ __all__ = [
     "matching",
     "matryoshka",
     "same_group",
+    "shared_products",
     "sigmoid_cross_modal",
     "soft_alignment",
     "triplet_info_nce",

@@ -7,6 +7,8 @@ column 1 the caption, or a group that overrides both). -1 matches nothing. There
 import torch
 from torch import Tensor
 
+from dalr.losses.shared import once
+
 
 def same_group(ids_rows: Tensor, ids_cols: Tensor) -> Tensor:
     """The bool block `(R, C)` that is true where row and column share an id in any of the K columns.
@@ -15,13 +17,22 @@ def same_group(ids_rows: Tensor, ids_cols: Tensor) -> Tensor:
     caller decides about the diagonal.
     """
     match_RC = torch.zeros(len(ids_rows), len(ids_cols), dtype=torch.bool, device=ids_rows.device)
+    # Missing ids get a value that no column has: cheaper than masking the block.
+    ids_rows = ids_rows.masked_fill(ids_rows < 0, torch.iinfo(ids_rows.dtype).min)
     for row_R, column_C in zip(ids_rows.unbind(1), ids_cols.unbind(1), strict=True):
-        match_RC |= (row_R[:, None] == column_C[None, :]) & (row_R >= 0)[:, None]
+        match_RC |= row_R[:, None] == column_C
     return match_RC
 
 
 def positives(group: Tensor | None, block: slice, like_BD: Tensor, *, diagonal: bool) -> Tensor:
     """The rows of `block` against all B: true where the two share a group; a row against itself is `diagonal`."""
+    whole = block.stop - block.start == len(like_BD)
+    if whole and group is not None:
+        return once(lambda: _positives(group, block, like_BD, diagonal), "positives", group, diagonal=diagonal)
+    return _positives(group, block, like_BD, diagonal)
+
+
+def _positives(group: Tensor | None, block: slice, like_BD: Tensor, diagonal: bool) -> Tensor:
     if group is None:
         match_RB = torch.zeros(block.stop - block.start, len(like_BD), dtype=torch.bool, device=like_BD.device)
     else:

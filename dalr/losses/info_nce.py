@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dalr.losses.groups import positives
 from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
 
 COSINE_LIMIT = 1.0 - 1e-6
@@ -67,11 +68,10 @@ def contrast_logits(
     margin_sim: Similarity | None,
 ) -> Tensor:
     """Logits `(R, B)` of a block of unit rows: cosine (with its margin) over temperature, false negatives masked."""
+    cosine_RB = cosines(a_RD, b_BD)
     if margin > 0 and margin_sim is not None:
-        cosine_RB = angular_margin(a_RD @ b_BD.T, margin_sim.block(block), margin, block)
-        logits_RB = cosine_RB / temperature
-    else:
-        logits_RB = (a_RD / temperature) @ b_BD.T
+        cosine_RB = angular_margin(cosine_RB, margin_sim.block(block), margin, block)
+    logits_RB = cosine_RB / temperature
     if group is not None:
         logits_RB = logits_RB.masked_fill(positives(group, block, b_BD, diagonal=False), MASKED)
     return logits_RB

@@ -49,7 +49,7 @@ def list_net(
         divisor = temperature.detach() if teacher_temperature is None else teacher_temperature
         target_RK = (score_RK / divisor).masked_fill(~real_RK, MASKED).softmax(dim=1)
         target_RK = torch.where(real_RK, target_RK, 0.0)
-        logits_RK = student_list(rows[0] / temperature, b_BD, index_RK).masked_fill(~real_RK, MASKED)
+        logits_RK = (student_list(rows[0], b_BD, index_RK) / temperature).masked_fill(~real_RK, MASKED)
         return share_B[block] @ -(target_RK * logits_RK.log_softmax(dim=1)).sum(1)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(temperature, a_BD)), tile=tile)

@@ -12,11 +12,14 @@ B rows · D width · R rows of one block
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from dalr.losses.shared import once
 
 Term = Callable[[slice, Sequence[Tensor], Sequence[Tensor]], Tensor]
 """`(block, rows, columns) -> ()`: the rows come cut to the block, the columns whole."""
@@ -97,13 +100,34 @@ def unit_rows(*tensors: Tensor) -> list[Tensor]:
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
     with torch.autocast(tensors[0].device.type, enabled=False):
-        seen: dict[int, Tensor] = {}
-        return [seen.setdefault(id(tensor), _unit(tensor.to(dtype))) for tensor in tensors]
+        found: dict[int, Tensor] = {}
+        for tensor in tensors:
+            if id(tensor) not in found:
+                found[id(tensor)] = once(partial(_unit, tensor, dtype), "unit", tensor, dtype=dtype)
+        return [found[id(tensor)] for tensor in tensors]
 
 
-def _unit(x_BD: Tensor) -> Tensor:
-    norm_B1 = torch.linalg.vector_norm(x_BD, dim=-1, keepdim=True)
-    return x_BD / torch.where(norm_B1 > 1e-12, norm_B1, torch.ones_like(norm_B1))
+def _unit(x_BD: Tensor, dtype: torch.dtype) -> Tensor:
+    unit_BD: Tensor = _UnitRows.apply(x_BD.to(dtype))
+    return unit_BD
+
+
+class _UnitRows(torch.autograd.Function):
+    """`u = x/|x|`, `∂L/∂x = (g − u (u·g)) / |x|`; keeps x, which lives anyway, and not u."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor) -> Tensor:
+        norm_B1 = torch.linalg.vector_norm(x_BD, dim=1, keepdim=True)
+        inverse_B1 = torch.where(norm_B1 > 1e-12, norm_B1.reciprocal(), 1.0)
+        ctx.save_for_backward(x_BD, inverse_B1)
+        return x_BD * inverse_B1
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BD: Tensor) -> Tensor:
+        x_BD, inverse_B1 = ctx.saved_tensors
+        along_B1 = (x_BD * grad_BD).sum(1, keepdim=True).mul_(inverse_B1.square()).neg_()
+        return torch.addcmul(grad_BD, x_BD, along_B1).mul_(inverse_B1)
 
 
 def row_weights(weight: Tensor | None, like_BD: Tensor) -> Tensor:

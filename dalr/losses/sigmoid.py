@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dalr.losses.groups import positives
 from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.shared import cosines
 
 
 def sigmoid_cross_modal(
@@ -44,7 +45,7 @@ def sigmoid_cross_modal(
         yes_RB = positives(group, block, v_BD, diagonal=True)
         total = v_BD.new_zeros(())
         for p_RD in rows:
-            logits_RB = (p_RD * scale) @ v_BD.T + bias
+            logits_RB = cosines(p_RD, v_BD) * scale + bias
             loss_RB = -F.logsigmoid(torch.where(yes_RB, logits_RB, -logits_RB))
             total = total + 0.5 * (share_B[block] @ loss_RB.sum(1) + (loss_RB @ share_B).sum())
         return total / len(views)

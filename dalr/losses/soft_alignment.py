@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dalr.losses.groups import positives
 from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
 
 
@@ -53,7 +54,7 @@ def soft_alignment(
 
     def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
         b_BD, temperature = columns
-        student_RB = (rows[0] / temperature) @ b_BD.T
+        student_RB = cosines(rows[0], b_BD) / temperature
         with torch.no_grad():
             target_RB = teacher.block(block).to(student_RB.dtype) * sharpness_B[block, None]
             if exclude_positives:

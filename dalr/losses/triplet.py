@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dalr.losses.info_nce import contrast_logits, pick_own
 from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.shared import cosines
 
 
 def triplet_info_nce(
@@ -44,7 +45,7 @@ def triplet_info_nce(
     def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
         p_BD, n_BD, temperature = columns
         positive_RB = contrast_logits(rows[0], p_BD, block, temperature, group, 0.0, None)
-        negative_RB = (rows[0] / temperature) @ n_BD.T
+        negative_RB = cosines(rows[0], n_BD) / temperature
         own_RB = torch.zeros_like(negative_RB)
         own_RB.diagonal(block.start).fill_(extra)
         return share_B[block] @ pick_own(torch.cat([positive_RB, negative_RB + own_RB], dim=1), block)
