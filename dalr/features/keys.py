@@ -13,16 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dalr.data.fetch import cache_root
 from dalr.errors import DataError
 from dalr.files import DIGEST_BYTES, hash_bytes, hash_file
 
 # A file changed this shortly before it was hashed may change again without its time stamp moving.
 SETTLED_NS = 2_000_000_000
-
-
-def cache_root() -> Path:
-    """Where features are kept when no folder is named: $DALR_CACHE, or ~/.cache/dalr."""
-    return Path(os.environ.get("DALR_CACHE") or Path.home() / ".cache" / "dalr")
 
 
 def text_keys(texts: Iterable[str]) -> list[str]:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dalr.config import Config
+from dalr.data.fetch import cache_root
 from dalr.errors import DataError, StoreError
-from dalr.features.keys import cache_root
 from dalr.features.shards import Shards, hash_row
 from dalr.files import hash_bytes, hash_json, write_json
 

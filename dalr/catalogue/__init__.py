@@ -1,0 +1,1 @@
+"""A catalogue of images and captions: checked, embedded, searched, and shown."""

@@ -1,0 +1,121 @@
+"""`dalr eval retrieval` and `dalr eval sts`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dalr.cli import Json, command, eval_app, print_json
+from dalr.cli.options import (
+    AllowUrls,
+    Device,
+    GroupColumn,
+    IdColumn,
+    ImageColumn,
+    MaxPixels,
+    ModelName,
+    Root,
+    Split,
+    SplitColumn,
+    TextColumn,
+    load_manifest,
+    load_model,
+)
+from dalr.cli.progress import bar
+
+METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "median_rank")
+
+
+@command(eval_app, "retrieval")
+def retrieval(
+    model: ModelName,
+    data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
+    split: Split = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    group_column: GroupColumn = None,
+    id_column: IdColumn = None,
+    split_column: SplitColumn = None,
+    root: Root = None,
+    max_pixels: MaxPixels = None,
+    allow_urls: AllowUrls = False,
+    resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    device: Device = None,
+    json_output: Json = False,
+) -> None:
+    """Measure how well a model finds images by their texts and texts by their images.
+
+    Texts are the distinct captions, images the distinct files. Several right answers count, by row and by group;
+    a tie counts against the model. The definition is printed with the numbers. Images are embedded once and cached.
+
+    --json prints: text_to_image and image_to_text, each with recall@1, recall@5, recall@10, mrr, ndcg@10, map@10 (in
+    percent), median_rank, queries, candidates and ci95 (metric: [low, high]); and definition.
+    """
+    from dalr.evaluation.catalogue import evaluate_retrieval
+
+    manifest = load_manifest(
+        data,
+        split,
+        image=image_column,
+        text=text_column,
+        group=group_column,
+        id=id_column,
+        split_column=split_column,
+        root=root,
+        max_pixels=max_pixels,
+        allow_urls=allow_urls,
+    )
+    encoder = load_model(model, device)
+    with bar("embedding") as progress:
+        found = evaluate_retrieval(encoder, manifest, resamples=resamples, seed=seed, progress=progress)
+    if json_output:
+        print_json(found)
+        return
+    _show_retrieval(found)
+
+
+def _show_retrieval(found: dict[str, Any]) -> None:
+    from dalr.cli.tables import show_table
+
+    rows = []
+    directions = ("text_to_image", "image_to_text")
+    for metric in METRICS:
+        cells = [metric]
+        for direction in directions:
+            low, high = found[direction]["ci95"][metric]
+            cells += [f"{found[direction][metric]:.2f}", f"{low:.2f} – {high:.2f}"]
+        rows.append(cells)
+    counts = "; ".join(
+        f"{name.replace('_', ' ')}: {found[name]['queries']:,} queries, {found[name]['candidates']:,} candidates"
+        for name in directions
+    )
+    columns = ["metric", "text to image", "95 %", "image to text", "95 %"]
+    show_table(counts, columns, rows)
+    typer.echo(f"\n{found['definition']}")
+
+
+@command(eval_app, "sts")
+def sts(
+    model: ModelName,
+    data: Annotated[Path, typer.Option("--data", help="Folder of the STS sets in the SentEval layout.")],
+    device: Device = None,
+    json_output: Json = False,
+) -> None:
+    """Measure sentence embeddings: Spearman x 100 on STS12 to STS16, the STS benchmark and SICK relatedness.
+
+    A year's subsets are joined before the correlation is taken ("all"). STS13 is without SMT.
+
+    --json prints: STS12, STS13, STS14, STS15, STS16, STSB, SICKR, avg.
+    """
+    from dalr.evaluation.sts import evaluate_sts
+
+    encoder = load_model(model, device)
+    with bar("embedding sentences") as progress:
+        found = evaluate_sts(encoder, data, progress=progress)
+    if json_output:
+        print_json(found)
+        return
+    from dalr.cli.tables import show_table
+
+    show_table("Spearman × 100", list(found), [[f"{value:.2f}" for value in found.values()]])

@@ -1,0 +1,74 @@
+"""Options that several commands share: which model, and what the columns of a manifest mean."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dalr.data.manifest import Manifest
+    from dalr.model import DualEncoder
+
+ModelName = Annotated[
+    str, typer.Option("--model", help="A model folder (as `dalr train --out` makes it) or any encoder name.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Such as cpu or cuda:1; by default a GPU if there is one.")
+]
+ImageColumn = Annotated[str | None, typer.Option("--image-column", help="Column of image paths; guessed if not given.")]
+TextColumn = Annotated[
+    list[str] | None, typer.Option("--text-column", help="Column of texts; several are joined with ', '.")
+]
+GroupColumn = Annotated[
+    str | None, typer.Option("--group-column", help="Column whose equal values are one product (all right answers).")
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of row keys; the row number if not given.")]
+SplitColumn = Annotated[str | None, typer.Option("--split-column", help="Column that names each row's split.")]
+Split = Annotated[str | None, typer.Option("--split", help="Only the rows of this split, such as val.")]
+Root = Annotated[str | None, typer.Option("--root", help="Folder of the images; by default the manifest's own.")]
+MaxPixels = Annotated[int | None, typer.Option("--max-pixels", help="Largest width x height of an image.")]
+AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images from public http(s) addresses.")]
+
+
+def load_manifest(
+    data: str,
+    split: str | None,
+    *,
+    image: str | None = None,
+    text: list[str] | None = None,
+    group: str | None = None,
+    id: str | None = None,
+    split_column: str | None = None,
+    root: str | None = None,
+    max_pixels: int | None = None,
+    allow_urls: bool = False,
+) -> "Manifest":
+    """The rows that a command was pointed at."""
+    from dalr.config import parse_config
+    from dalr.data.manifest import DataConfig, Manifest
+
+    values = {
+        "image": image,
+        "text": text or None,
+        "group": group,
+        "id": id,
+        "split": split_column,
+        "root": root,
+        "allow_urls": allow_urls,
+        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+    }
+    return Manifest.load(data, parse_config(DataConfig, values, "options"), split)
+
+
+def load_model(source: str, device: str | None = None) -> "DualEncoder":
+    """The model behind `--model`, on the device asked for, or on a GPU if there is one."""
+    import torch
+
+    from dalr.errors import UsageError
+    from dalr.model import DualEncoder
+
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return DualEncoder.from_pretrained(source).to(place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device}: cannot be used ({reason}); try cpu") from None
