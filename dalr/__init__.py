@@ -13,7 +13,7 @@ _HOME = {
     "ModelConfig": "dalr.model",
     "Trainer": "dalr.trainer",
     "TrainConfig": "dalr.trainer",
-    "DALRTrainer": "dalr.run",
+    "DALRTrainer": "dalr.training_run",
     "RunConfig": "dalr.run",
     "load_config": "dalr.config",
     "Manifest": "dalr.data.manifest",
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from dalr.data.manifest import Manifest
     from dalr.features import FeatureStore
     from dalr.model import DualEncoder, ModelConfig
-    from dalr.run import DALRTrainer, RunConfig
+    from dalr.run import RunConfig
     from dalr.trainer import TrainConfig, Trainer
+    from dalr.training_run import DALRTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ from dalr.ema import Ema
 from dalr.encoders import parameter_groups
 from dalr.errors import ConfigError, DalrError
 from dalr.files import write_atomically
+from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
 from dalr.schedule import learning_rate_factor
@@ -64,7 +65,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     ema: Share | None = None
-    metric: str = "mrr"
+    metric: str | None = None
     greater_is_better: bool = True
     evaluate_every: Count | None = None
     patience: Count | None = None
@@ -129,7 +130,7 @@ class Trainer:
         config: the schedule and the rest.
         out: run folder for the log and checkpoints; None keeps nothing on disk.
         evaluate: called with the model (EMA weights in place) in evaluation mode; returns named figures, of which
-            `config.metric` selects the best weights. Without it the last weights are kept.
+            `config.metric` selects the best weights. Without either the last weights are kept.
         progress: called with every event that is logged.
 
     Raises:
@@ -163,7 +164,7 @@ class Trainer:
         self.total_steps = config.steps or max(1, round(config.epochs * self._steps_per_epoch))
         # Ops without a deterministic kernel warn and go on; the fill of fresh memory would only cost time.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.step_module = Step(model, objective)
         self.names = {p: name for name, p in self.step_module.named_parameters() if p.requires_grad}
         if not self.names:
@@ -201,16 +202,14 @@ class Trainer:
         """Towers with their own rates and layer-wise decay; heads and the objective's own parameters at `lr`."""
         config, model = self.config, self.step_module.model
         groups: list[dict[str, Any]] = []
-        for tower, rate in ((model.text, config.text_lr), (model.image, config.image_lr)):
-            if tower is not None:
-                groups += parameter_groups(tower, rate, tower.config.lr_decay, config.weight_decay)
-        taken = {parameter for group in groups for parameter in group["params"]}
-        rest = [parameter for parameter in self.names if parameter not in taken]
-        matrices = [parameter for parameter in rest if parameter.dim() > 1]
-        vectors = [parameter for parameter in rest if parameter.dim() <= 1]
-        groups.append({"params": matrices, "lr": config.lr, "weight_decay": config.weight_decay})
-        groups.append({"params": vectors, "lr": config.lr, "weight_decay": 0.0})
-        return [group for group in groups if group["params"]]
+        if model.text is not None and model.config.text is not None:
+            groups += parameter_groups(model.text, config.text_lr, model.config.text.lr_decay, config.weight_decay)
+        if model.image is not None and model.config.image is not None:
+            groups += parameter_groups(model.image, config.image_lr, model.config.image.lr_decay, config.weight_decay)
+        for module in (model.text_head, model.image_head, self.step_module.objective):
+            if module is not None:
+                groups += parameter_groups(module, config.lr, 1.0, config.weight_decay)
+        return groups
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -264,22 +263,13 @@ class Trainer:
             # Two passes over chunks: gradients are averaged over the processes once, by hand, after the last.
             with accelerator.autocast():
                 parts = self.step_module.cached_backward(batch.to(accelerator.device), config.chunk)
-            self._average_gradients()
+            average_gradients(self.names)
             return parts, {}
         last = micro == config.accumulate - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
             parts, norms = self.wrapped(batch.to(accelerator.device), wants_norms)
             accelerator.backward(parts.total / config.accumulate)
         return parts, norms
-
-    def _average_gradients(self) -> None:
-        if self.accelerator.num_processes == 1:
-            return
-        for parameter in self.names:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= self.accelerator.num_processes
 
     def _clip(self) -> Tensor:
         limit = self.config.clip_norm if self.config.clip_norm is not None else float("inf")
@@ -310,6 +300,11 @@ class Trainer:
         with self.ema.in_place(), torch.no_grad():
             figures = {name: float(value) for name, value in self.evaluate(self.model).items()}
         self.step_module.train()
+        if config.metric is None:
+            state.figures = figures
+            self._log({"event": "evaluation", "step": self.step, **figures})
+            clock.pause_rate()
+            return
         if config.metric not in figures:
             raise ConfigError(f"train.metric: '{config.metric}' is not among the figures {', '.join(sorted(figures))}")
         value = figures[config.metric]

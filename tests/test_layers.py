@@ -17,10 +17,10 @@ FLOORS: list[set[str]] = [
     {"encoders", "data"},
     {"model", "lm", "features", "teachers", "noise", "mining", "lexical"},
     {"objectives"},
-    {"trainer", "checkpoint", "ema", "schedule", "training_data", "training_log"},
+    {"trainer", "checkpoint", "ema", "model_card", "run_folder", "schedule", "training_data", "training_log"},
     {"evaluation"},
     {"catalogue", "simcse", "antlm", "experts", "export", "bench"},
-    {"cli", "run", "__main__"},
+    {"cli", "run", "training_run", "__main__"},
 ]
 # Siblings that may meet: teachers and mining read features; the trainer is several files of one subject; the
 # summary page and the benches show what their neighbours do.
@@ -34,6 +34,8 @@ SAME_FLOOR = {
     ("trainer", "schedule"),
     ("trainer", "training_log"),
     ("cli", "run"),
+    ("cli", "training_run"),
+    ("training_run", "run"),
     ("__main__", "cli"),
 }
 

@@ -94,6 +94,29 @@ class ObjectiveConfig(Config):
             raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
         return self
 
+    @property
+    def uses_images(self) -> bool:
+        """Whether a term needs images."""
+        return bool(self.cross or self.consistency or self.soft_cross)
+
+    @property
+    def uses_sentence(self) -> bool:
+        """Whether a term needs the training-only sentence head."""
+        return bool(self.info) or (self.intra_space == "sentence" and bool(self.soft_intra or self.rank))
+
+    @property
+    def uses_shared_text(self) -> bool:
+        """Whether a term needs texts in the shared space."""
+        return self.uses_images or (self.intra_space == "shared" and bool(self.soft_intra or self.rank))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of batch that the method learns from."""
+        if not self.uses_images:
+            return ("text",)
+        learns_from_text = self.info or (self.distil_text and (self.soft_intra or self.rank))
+        return ("pairs", "text") if learns_from_text else ("pairs",)
+
 
 def build_objective(
     config: ObjectiveConfig, model: DualEncoder, *, pair_weights: PairWeights | None = None
@@ -115,18 +138,10 @@ class AlignmentObjective(Objective):
         super().__init__()
         self.config = config
         self.pair_weights = pair_weights
-        self.uses_images = bool(config.cross or config.consistency or config.soft_cross)
-        self.uses_sentence = bool(config.info) or (
-            config.intra_space == "sentence" and bool(config.soft_intra or config.rank)
-        )
-        self.uses_shared_text = self.uses_images or (
-            config.intra_space == "shared" and bool(config.soft_intra or config.rank)
-        )
-        self.learns_from_text = bool(config.info) or (config.distil_text and bool(config.soft_intra or config.rank))
-        self.kinds = (("pairs", "text") if self.learns_from_text else ("pairs",)) if self.uses_images else ("text",)
+        self.kinds = config.kinds
         self._require_model(model)
         width = model.text.width if model.text is not None else 0
-        self.sentence_head = nn.Linear(width, width) if self.uses_sentence else None
+        self.sentence_head = nn.Linear(width, width) if self.config.uses_sentence else None
         scale = torch.tensor(-math.log(config.cross_temperature))
         learned = bool(config.cross) and config.learn_temperature
         self.log_scale = nn.Parameter(scale) if learned else None
@@ -138,11 +153,11 @@ class AlignmentObjective(Objective):
         config = self.config
         if model.text is None:
             raise ConfigError("model.text: every objective trains on texts; name a text encoder")
-        if self.uses_images and model.image is None:
+        if self.config.uses_images and model.image is None:
             raise ConfigError(
                 f"model.image: the objective {config.name} aligns texts with images; name an image encoder"
             )
-        if self.uses_sentence and model.text.frozen:
+        if self.config.uses_sentence and model.text.train_mode == "frozen":
             raise ConfigError(
                 f"objective.{'info' if config.info else 'intra_space'}: the sentence terms train the text tower, which "
                 "is frozen; set model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
@@ -162,9 +177,9 @@ class AlignmentObjective(Objective):
                 found["positive"] = self._sentence(self._pool(model, batch.positive))
             if batch.negative is not None:
                 found["negative"] = self._sentence(self._pool(model, batch.negative))
-        if self.uses_shared_text and (batch.kind == "pairs" or self.config.intra_space == "shared"):
+        if self.config.uses_shared_text and (batch.kind == "pairs" or self.config.intra_space == "shared"):
             found |= {f"p{number}": model.project_text(h_BH) for number, h_BH in enumerate(pooled, start=1)}
-        if batch.kind == "pairs" and self.uses_images:
+        if batch.kind == "pairs" and self.config.uses_images:
             assert batch.image is not None
             assert model.image is not None
             cached = batch.image.dim() == 2
@@ -194,7 +209,7 @@ class AlignmentObjective(Objective):
         parts: dict[str, Tensor] = {}
         if config.info:
             parts["info"] = self._info(embeddings, common)
-        if batch.kind == "pairs" and self.uses_images:
+        if batch.kind == "pairs" and self.config.uses_images:
             parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
         if batch.kind == "pairs" or config.distil_text:
             parts |= self._intra_terms(embeddings, text_teacher, weight, common)
@@ -251,15 +266,16 @@ class AlignmentObjective(Objective):
             )
         confidence = None
         if config.consistency:
-            mismatch_B = losses.derangement(batch.ids_BK)
+            # Every process must draw the same partners, so the draw hangs on the batch, not on a process's dropout.
+            generator = torch.Generator().manual_seed(int(batch.index_B.sum()))
+            mismatch_B = losses.derangement(batch.ids_BK, generator)
             parts["consistency"] = losses.consistency(
                 views[0], v_BD, mismatch_B, margin=config.consistency_margin, weight=weight
             )
             if self.matching_head is not None:
                 matched = self.matching_head(views[0] * v_BD).squeeze(-1)
                 other = self.matching_head(views[0] * v_BD[mismatch_B.clamp(min=0)]).squeeze(-1)
-                keep = weight * (mismatch_B >= 0)
-                parts["matching"] = losses.matching(matched, other, weight=keep)
+                parts["matching"] = losses.matching(matched, other, mismatch_B, weight=weight)
                 confidence = torch.sigmoid(matched.detach().float())
         if config.soft_cross:
             parts["soft_cross"] = self._soft_cross(views[0], v_BD, batch, text_teacher, weight, confidence, common)
@@ -336,14 +352,14 @@ class AlignmentObjective(Objective):
 
     def unused_modules(self, model: DualEncoder) -> list[nn.Module]:
         """Heads and image tower, as far as no term of this objective reaches them."""
-        unused = [] if self.uses_shared_text else [model.text_head]
-        if not self.uses_images:
+        unused = [] if self.config.uses_shared_text else [model.text_head]
+        if not self.config.uses_images:
             unused += [model.image, model.image_head]
         return [module for module in unused if module is not None]
 
     def idle_parameters(self, model: DualEncoder, kind: Kind) -> list[nn.Parameter]:
         """On texts alone: the image side, scale, bias and matching head, and the text head unless it is distilled."""
-        if kind == "pairs" or not self.uses_images:
+        if kind == "pairs" or not self.config.uses_images:
             return []
         modules: list[nn.Module | None] = [model.image, model.image_head, self.matching_head]
         if self.config.intra_space == "sentence" or not (self.config.soft_intra or self.config.rank):

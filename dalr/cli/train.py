@@ -1,0 +1,107 @@
+"""`dalr train`: a config in, a trained model folder out."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dalr.cli import Json, app, command, print_json
+
+
+@command(app, "train")
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML config; see configs/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides, such as train.lr=1e-4.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Run folder: log, checkpoints and the model.")] = Path("runs/dalr"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check config and data, build everything, stop.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Train a model from a config; the run folder is a model that --model takes.
+
+    A config names its manifests as data.train and data.val, its columns as data.image and data.text and its seed
+    as train.seed. Started again with the same config, a run goes on from its newest whole checkpoint, and a
+    finished one exits 0 at once; with a changed config it exits 2 and names the change.
+
+    --json prints: out, status (finished or checked), steps, best_step, metric, best, seconds, train_rows, bad_rows,
+    figures (of the last evaluation), val (retrieval on data.val, as `eval retrieval` prints it, or null).
+    """
+    from dalr.run import RunConfig, load_run_config
+    from dalr.training_run import run_training
+
+    settings: RunConfig = load_run_config(config, overrides or [])
+    sink = _Lines(Console(stderr=True))
+    result = run_training(settings, out, progress=sink.event, embedding=sink.embedding, dry_run=dry_run)
+    if not result.is_main_process:
+        return
+    if json_output:
+        print_json(result.as_json())
+        return
+    console = Console()
+    if dry_run:
+        console.print(f"the config is good: {result.train_rows} rows, {result.steps} steps")
+        return
+    best = "" if result.best is None else f", best {result.metric} {result.best:.2f} at step {result.best_step}"
+    console.print(f"trained {result.steps} steps in {result.seconds:.0f} s{best}", highlight=False)
+    if result.bad_rows:
+        console.print(f"{result.bad_rows} rows could not be used; see {out / 'bad_rows.jsonl'}", highlight=False)
+    if result.val:
+        for direction in ("text_to_image", "image_to_text"):
+            found = result.val[direction]
+            console.print(
+                f"val {direction.replace('_', ' ')}: recall@1 {found['recall@1']:.1f}  recall@10 "
+                f"{found['recall@10']:.1f}  MRR {found['mrr']:.1f}  ({found['queries']} queries, "
+                f"{found['candidates']} candidates)",
+                highlight=False,
+            )
+    console.print(f"model: {out}", highlight=False)
+
+
+class _Lines:
+    """Training events as one status line on a terminal and as plain lines, at most one a few seconds, elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.status = console.status("starting") if console.is_terminal else None
+        self.last = 0.0
+
+    def embedding(self, done: int, total: int) -> None:
+        """Progress of the embedding before training."""
+        self._show(f"embedding {done}/{total}", done == total)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """One event of the training log."""
+        kind = event["event"]
+        if kind == "step":
+            self._show(_step_line(event), event["step"] == event["total_steps"])
+        elif kind == "evaluation":
+            figures = {k: v for k, v in event.items() if isinstance(v, float) and k not in ("best",)}
+            shown = "  ".join(f"{name} {value:.2f}" for name, value in list(figures.items())[:4])
+            self.console.print(f"step {event['step']}: {shown}", highlight=False)
+        elif kind == "resume":
+            self.console.print(f"going on from step {event['step']}", highlight=False)
+
+    def _show(self, text: str, always: bool) -> None:
+        if self.status is not None:
+            self.status.update(text)
+            self.status.start()
+            if always:
+                self.status.stop()
+        elif always or time.monotonic() - self.last > 5:
+            self.console.print(text, highlight=False)
+        if always or time.monotonic() - self.last > 5:
+            self.last = time.monotonic()
+
+
+def _step_line(event: dict[str, Any]) -> str:
+    known = {"event", "step", "epoch", "lr", "total_steps", "seconds", "seconds_left", "gradient_norm"}
+    known |= {"examples_per_second", "data_wait", "loss"}
+    terms = "  ".join(
+        f"{name} {value:.3f}" for name, value in event.items() if name not in known and not name.startswith("gradient")
+    )
+    return (
+        f"step {event['step']}/{event['total_steps']}  loss {event['loss']:.3f}  {terms}  "
+        f"{event['examples_per_second']:.0f} examples/s  data wait {event['data_wait']:.0%}  "
+        f"{event['seconds_left']:.0f} s left"
+    )

@@ -1,0 +1,238 @@
+"""Pair weights: how likely each caption fits its picture, before training and as training goes on.
+
+Three sources, all of which leave a weight of 1 where there is nothing to say:
+
+1. a `weight` column of the data (applied by the objective, not here);
+2. neighbour agreement: the captions of a picture's visual neighbours, and the pictures of a caption's text
+   neighbours, in the frozen encoders' own spaces, which have never seen these pairs;
+3. the model's own running estimate: how far each pair's cosine stands out from its row and column of the batch,
+   averaged over the epochs and re-fitted every epoch.
+
+Each score is turned into a probability by a mixture of two normals whose "does not fit" part is known: it is
+fitted to the scores of pairs put together at random. Shared by training and the audit.
+
+Legend: N pairs · H text width · V image width · K neighbours · R reference rows
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from dalr.config import Config
+from dalr.losses import same_group
+
+Array = np.ndarray
+TILE = 1024
+
+
+class NoiseConfig(Config):
+    """How pair weights are found (used where `objective.pair_weights` is on).
+
+    `neighbours` and `neighbour_temperature` say how many neighbours are asked and how steeply the nearer ones
+    weigh more; `references` bounds the rows among which they are sought. `model_share` is the weight of the
+    model's own estimate against the neighbours' from epoch `start_epoch` on. Where the estimated share of bad pairs
+    is below `least_share`, all weights are 1.
+    """
+
+    neighbours: Annotated[int, Field(ge=1)] = 20
+    neighbour_temperature: Annotated[float, Field(gt=0)] = 0.1
+    references: Annotated[int, Field(ge=100)] = 50_000
+    model_share: Annotated[float, Field(ge=0)] = 1.0
+    start_epoch: Annotated[int, Field(ge=1)] = 3
+    least_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score a pair (higher fits better), and scores of pairs put together at random, the null."""
+
+    own_N: Tensor
+    null_M: Tensor
+
+    def standardised(self) -> "Scores":
+        """In units of the null's standard deviation above its mean."""
+        mean, deviation = self.null_M.mean(), self.null_M.std().clamp(min=1e-6)
+        return Scores((self.own_N - mean) / deviation, (self.null_M - mean) / deviation)
+
+
+def neighbour_agreement(
+    text_NH: Tensor, image_NV: Tensor, ids_NK: Tensor, config: NoiseConfig, weight_N: Tensor | None = None
+) -> Scores:
+    """How well each caption fits its picture, as their neighbours see it.
+
+    The captions of a picture's nearest pictures, averaged, are compared with its own caption, in standard
+    deviations of that comparison over all captions; the same from the caption's side; the score is the mean of
+    both. Rows of one group never vouch for each other. `weight_N` in [0, 1] says how much a neighbour's word counts.
+
+    Returns scores (N,) and the null: the same scores for pairs drawn at random from different groups.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    text_NH, image_NV = _centred(text_NH), _centred(image_NV)
+    size = len(text_NH)
+    references = torch.randperm(size, generator=generator)[: config.references].sort().values
+    expected_text = _neighbour_mean(image_NV, text_NH, ids_NK, references, config, weight_N)
+    expected_image = _neighbour_mean(text_NH, image_NV, ids_NK, references, config, weight_N)
+    own = torch.arange(size)
+    other = [torch.randperm(size, generator=generator) for _ in range(max(1, math.ceil(20_000 / size)))]
+    nulls = []
+    for partner in [own, *other]:
+        # Row i's picture with row partner[i]'s caption, judged from both sides.
+        there = _outstanding(expected_text, text_NH, partner)
+        back = _outstanding(expected_image, image_NV, own, partner)
+        nulls.append((there + back) / 2)
+    differs = [~((ids_NK == ids_NK[partner]) & (ids_NK >= 0)).any(1) for partner in other]
+    return Scores(nulls[0], torch.cat([score[keep] for score, keep in zip(nulls[1:], differs, strict=True)]))
+
+
+def _centred(x_NW: Tensor) -> Tensor:
+    """Rows standardised by column and brought to unit length, so that no feature all rows share drowns the rest."""
+    x_NW = x_NW.float()
+    return F.normalize((x_NW - x_NW.mean(0)) / (x_NW.std(0) + 1e-6), dim=1)
+
+
+def _neighbour_mean(
+    from_NW: Tensor, to_NU: Tensor, ids_NK: Tensor, references: Tensor, config: NoiseConfig, weight_N: Tensor | None
+) -> Tensor:
+    """For each row, the weighted mean of the other side of its nearest references, its own group left out."""
+    result = torch.empty(len(from_NW), to_NU.shape[1])
+    pool, ids_pool = from_NW[references], ids_NK[references]
+    count = min(config.neighbours, len(references))
+    for start in range(0, len(from_NW), TILE):
+        block = slice(start, start + TILE)
+        cosine = from_NW[block] @ pool.T
+        cosine.masked_fill_(same_group(ids_NK[block], ids_pool), -1e4)
+        cosine.masked_fill_(references[None] == torch.arange(len(from_NW))[block, None], -1e4)
+        value, nearest = cosine.topk(count, dim=1)
+        share = torch.softmax(value / config.neighbour_temperature, dim=1)
+        if weight_N is not None:
+            share = share * weight_N[references][nearest]
+            share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
+        result[block] = torch.einsum("rk,rku->ru", share, to_NU[references][nearest])
+    return result
+
+
+def _outstanding(expected_NU: Tensor, side_NU: Tensor, partner: Tensor, row: Tensor | None = None) -> Tensor:
+    """How far `expected · side` of each (row, partner) stands out from that of the row with everyone."""
+    mean_U = side_NU.mean(0)
+    centred = side_NU - mean_U
+    covariance = centred.T @ centred / len(side_NU)
+    deviation = torch.einsum("nu,uw,nw->n", expected_NU, covariance, expected_NU).clamp(min=1e-8).sqrt()
+    average = expected_NU @ mean_U
+    if row is None:
+        return ((expected_NU * side_NU[partner]).sum(1) - average) / deviation
+    # From the caption's side: the expectation belongs to the caption (partner), the picture to the row.
+    return ((expected_NU[partner] * side_NU[row]).sum(1) - average[partner]) / deviation[partner]
+
+
+def fit_probability(scores: Scores, iterations: int = 100) -> tuple[Tensor, float]:
+    """Probability (N,) that each pair fits, and the share of pairs that do not.
+
+    A mixture of two normals by expectation–maximisation; that of the pairs that do not fit is held at the null's
+    mean and deviation. Above the fitting pairs' mean the probability does not fall again.
+    """
+    own, null = scores.own_N.double(), scores.null_M.double()
+    mean0, variance0 = null.mean(), null.var().clamp(min=1e-6)
+    share = min(0.95, max(0.05, 2.0 * float((own < mean0).double().mean())))
+    above = own > mean0 + 2 * variance0.sqrt()
+    chosen = own[above] if int(above.sum()) > 9 else own
+    mean1, variance1 = chosen.mean(), chosen.var().clamp(min=1e-6)
+    fits = torch.ones_like(own)
+    for _ in range(iterations):
+        bad = math.log(max(share, 1e-4)) - 0.5 * ((own - mean0) ** 2 / variance0 + variance0.log())
+        good = math.log(max(1 - share, 1e-4)) - 0.5 * ((own - mean1) ** 2 / variance1 + variance1.log())
+        fits = torch.sigmoid(good - bad)
+        fits = torch.where(own > mean1, torch.maximum(fits, fits.max()), fits)
+        share = float(1 - fits.mean())
+        total = fits.sum().clamp(min=1e-6)
+        mean1 = (fits * own).sum() / total
+        variance1 = ((fits * (own - mean1) ** 2).sum() / total).clamp(min=1e-6)
+    return fits.float(), share
+
+
+class PairWeights(nn.Module):
+    """A weight in [0, 1] for each training pair; everything it knows is in its buffers, and so in a checkpoint.
+
+    Args:
+        size: N.
+        config: see `NoiseConfig`.
+        prior: neighbour agreement of the pairs, or None where neither side has frozen features.
+    """
+
+    weight_N: Tensor
+    prior_N: Tensor
+    total_N: Tensor
+    seen_N: Tensor
+
+    def __init__(self, size: int, config: NoiseConfig, prior: Scores | None = None) -> None:
+        super().__init__()
+        self.config = config
+        known = prior.standardised() if prior is not None else Scores(torch.zeros(size), torch.zeros(1))
+        self.register_buffer("weight_N", self._from(fit_probability(known)) if prior is not None else torch.ones(size))
+        self.register_buffer("prior_N", known.own_N.float())
+        self.register_buffer("total_N", torch.zeros(size))
+        self.register_buffer("seen_N", torch.zeros(size))
+
+    def _from(self, fitted: tuple[Tensor, float]) -> Tensor:
+        fits, share = fitted
+        return torch.ones_like(fits) if share < self.config.least_share else fits
+
+    def forward(self, index_B: Tensor) -> Tensor:
+        """Weights of these rows, (B,)."""
+        return self.weight_N[index_B]
+
+    @torch.no_grad()
+    def observe(self, index_B: Tensor, p_BD: Tensor, v_BD: Tensor, ids_BK: Tensor) -> None:
+        """Note how far each pair's cosine stands out from those of its row and its column in the batch."""
+        cosine_BB = F.normalize(p_BD.float(), dim=1) @ F.normalize(v_BD.float(), dim=1).T
+        other_BB = ~same_group(ids_BK, ids_BK)
+        other_BB.fill_diagonal_(False)
+        count_B = other_BB.sum(1).clamp(min=2)
+        score_B = torch.zeros(len(index_B), device=cosine_BB.device)
+        for matrix in (cosine_BB, cosine_BB.T):
+            others = matrix * other_BB
+            mean_B = others.sum(1) / count_B
+            variance_B = (others.square().sum(1) / count_B - mean_B.square()).clamp(min=1e-6)
+            score_B += 0.5 * (matrix.diagonal() - mean_B) / variance_B.sqrt()
+        self.total_N.index_add_(0, index_B, score_B)
+        self.seen_N.index_add_(0, index_B, torch.ones_like(score_B))
+
+    def refit(self, epoch: int) -> dict[str, float]:
+        """New weights from neighbours and the running estimate; returns `noise_share` and `mean_weight`."""
+        if epoch >= self.config.start_epoch and self.config.model_share and bool(self.seen_N.any()):
+            own = self.total_N / self.seen_N.clamp(min=1)
+            own = (own - own.mean()) / own.std().clamp(min=1e-6)
+            self.weight_N.copy_(self._from(_two_normals(self.prior_N + self.config.model_share * 2 * own)))
+        return {"mean_weight": float(self.weight_N.mean()), "noise_share": float((self.weight_N < 0.5).float().mean())}
+
+
+def _two_normals(score_N: Tensor) -> tuple[Tensor, float]:
+    """Probability of the upper of two normals, and the share of the lower one."""
+    from sklearn.mixture import GaussianMixture
+
+    values = score_N.double().cpu().numpy()[:, None]
+    fitted = GaussianMixture(2, random_state=0, means_init=np.percentile(values, [25, 75])[:, None]).fit(values)
+    upper = int(np.argmax(fitted.means_[:, 0]))
+    fits = torch.from_numpy(fitted.predict_proba(values)[:, upper]).to(score_N.device)
+    fits = torch.where(score_N > float(fitted.means_[upper, 0]), fits.max(), fits)
+    return fits.float(), float(1 - fits.mean())
+
+
+def build_pair_weights(config: NoiseConfig, text_NH: Any, image_NV: Any, ids_NK: Array) -> PairWeights:
+    """Pair weights of N training pairs from their frozen features; either side may be None (no neighbours then)."""
+    size = len(ids_NK)
+    if text_NH is None or image_NV is None:
+        return PairWeights(size, config)
+    rows = np.arange(size)
+    text, image = (torch.from_numpy(np.asarray(side[rows], dtype=np.float32)) for side in (text_NH, image_NV))
+    ids = torch.from_numpy(ids_NK)
+    first = neighbour_agreement(text, image, ids, config)
+    fits, _ = fit_probability(first)
+    # A second look, in which neighbours that do not fit themselves have little to say.
+    return PairWeights(size, config, neighbour_agreement(text, image, ids, config, fits.clamp(min=0.02)))

@@ -1,0 +1,60 @@
+"""`RunConfig`, the root of every training config: it composes the configs that the components own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from dalr.config import Config, load_config
+from dalr.data.manifest import DataConfig
+from dalr.model import ModelConfig
+from dalr.noise import NoiseConfig
+from dalr.objectives import ObjectiveConfig
+from dalr.teachers import TeacherConfig
+from dalr.trainer import TrainConfig
+
+
+class DataSection(DataConfig):
+    """What a run reads: manifests and columns (see `DataConfig`), and what is done to the training part.
+
+    `corpus` is a text file with one sentence a line, for text-only steps, which `mix` mixes in as whole numbers of
+    steps by kind. `triplets` is a CSV with the columns anchor, positive and negative. `shuffle_captions` moves that
+    share of the training captions to other rows, to measure what noise does. `dev` carves that share of train,
+    by group, for selection, so that `val` only reports.
+    """
+
+    corpus: str | None = None
+    triplets: str | None = None
+    mix: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    shuffle_captions: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cache: str | None = None
+
+
+class EvaluationConfig(Config):
+    """What is measured while training, beside retrieval: `sts` is a folder whose STS-B dev part gives `sts_dev`."""
+
+    sts: str | None = None
+
+
+class RunConfig(Config):
+    """The root of every training config; each section is documented where its component lives."""
+
+    data: DataSection = DataSection()
+    model: ModelConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    teachers: list[TeacherConfig] = Field(default_factory=list)
+    noise: NoiseConfig = NoiseConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        if not (self.data.train or self.data.corpus or self.data.triplets):
+            raise ValueError("data.train: name a manifest (or data.corpus, data.triplets for texts alone)")
+        return self
+
+
+def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a training config; ConfigError names the key that is wrong."""
+    return load_config(RunConfig, path, overrides)

@@ -1,0 +1,73 @@
+"""The run folder: whose it is, whether it is the same run, and that one process alone trains into it.
+
+It holds `run.json` (the config, what was read and how it ended), `log.jsonl`, `checkpoints/`, `bad_rows.jsonl`
+and, once finished, the model itself.
+"""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dalr.errors import UsageError
+
+RUN_FILE = "run.json"
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old → new` for every leaf in which two configs differ."""
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changed_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old!r} → {new!r}")
+    return found
+
+
+def read_run(out: Path) -> dict[str, Any] | None:
+    """The content of a run folder's `run.json`, or None when the folder is new."""
+    path = out / RUN_FILE
+    if not path.exists():
+        if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+            raise UsageError(f"{out}: is not empty and not a run folder (it has no {RUN_FILE}); choose another --out")
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out}: is a file; --out needs a folder")
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"config", "status"} <= record.keys() else _broken(path)
+    except (OSError, ValueError, AttributeError):
+        return _broken(path)
+
+
+def _broken(path: Path) -> Any:
+    raise UsageError(f"{path}: cannot be read as a run's record; choose another --out, or delete the folder")
+
+
+@contextlib.contextmanager
+def lock_run(out: Path) -> Iterator[None]:
+    """Hold the run folder for this process (the main one of several); UsageError when another run has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{out}: another process is training into this folder; wait for it or stop it") from None
+        yield
+
+
+def check_same_run(record: Mapping[str, Any], config: Mapping[str, Any], inputs: Mapping[str, str], out: Path) -> None:
+    """UsageError that names what changed since the run in `out` began."""
+    changed = changed_keys(record["config"], config)
+    if changed:
+        raise UsageError(
+            f"{out}: holds a run with another config; changed: {'; '.join(changed)}. Choose another --out, or give "
+            "the old values"
+        )
+    moved = changed_keys(record.get("inputs", {}), inputs)
+    if moved:
+        raise UsageError(f"{out}: the run's inputs changed since it began: {'; '.join(moved)}; choose another --out")

@@ -1,0 +1,190 @@
+"""From a manifest and a model to numbered batches: features for frozen towers, tokens and pixels for the others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from dalr.data.groups import group_ids
+from dalr.data.manifest import BadRow, Manifest
+from dalr.data.streams import MixedStreams, Stream, process_slice
+from dalr.encoders import ImageEncoder
+from dalr.errors import DataError
+from dalr.features import StoredRows, embed_images, embed_texts, image_keys
+from dalr.model import DualEncoder
+from dalr.objectives import Batch, Features, Kind, Pixels, Rows, Tokens
+from dalr.objectives.batch import Column
+from dalr.teachers import TeacherConfig, teacher_rows
+
+Progress = Callable[[int, int], None]
+
+
+class TrainingData:
+    """Global batch `t` as a pure function of the seed, the rows and the batch size (see `data.streams`).
+
+    Args:
+        rows: the training sets by kind: `pairs`, `text` or both.
+        batch_size: rows of a global batch.
+        seed: of order and augmentation.
+        fingerprint: of the data; another one gives another order.
+        mix: whole numbers by kind, how many steps of each; None is one of each.
+    """
+
+    def __init__(
+        self,
+        rows: dict[Kind, Rows],
+        *,
+        batch_size: int,
+        seed: int,
+        fingerprint: str,
+        mix: Mapping[str, int] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        streams = {kind: Stream(len(part), batch_size, seed, f"{fingerprint}/{kind}") for kind, part in rows.items()}
+        ratio = {kind: (mix or {}).get(kind, 0 if mix else 1) for kind in rows}
+        self.stream = MixedStreams({str(kind): stream for kind, stream in streams.items()}, dict(ratio))
+        # An epoch is one pass over the pairs where there are any, with the text steps mixed in between.
+        main: Kind = "pairs" if ratio.get("pairs") else "text"
+        self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]
+        self.prefetch = any(not isinstance(column, Features) for part in rows.values() for column in _columns(part))
+
+    def batch(self, t: int, rank: int = 0, world: int = 1) -> Batch:
+        """The rows of global batch `t` that process `rank` of `world` computes."""
+        kind = cast(Kind, self.stream.kind(t))
+        seeds = np.random.Philox(key=self.seed & (2**64 - 1), counter=t).random_raw(self.batch_size) >> np.uint64(1)
+        chosen = process_slice(self.stream.rows(t), rank, world)
+        return self.rows[kind].batch(kind, chosen, process_slice(seeds.astype(np.int64), rank, world))
+
+
+def _columns(rows: Rows) -> list[Column]:
+    return [column for column in (rows.text, rows.image, rows.positive, rows.negative) if column is not None]
+
+
+def photo_keys(manifest: Manifest) -> list[str | None]:
+    """The content key of each row's photo; None where there is none that can be read."""
+    paths: list[Path | None] = []
+    for row in range(len(manifest)):
+        try:
+            paths.append(manifest.image_path(row))
+        except DataError:
+            paths.append(None)
+    found = iter(image_keys([path for path in paths if path is not None]))
+    return [None if path is None else next(found) for path in paths]
+
+
+def text_column(texts: Sequence[str], model: DualEncoder, cache: Path | None, progress: Progress | None) -> Column:
+    """Features where the text tower is frozen, else tokens."""
+    assert model.text is not None
+    if model.text.train_mode == "frozen":
+        return Features(embed_texts(texts, model.text, cache, progress))
+    return Tokens(model.text.tokenize(list(texts)), model.text.collate)
+
+
+def pair_rows(
+    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+) -> tuple[Manifest, Rows]:
+    """The paired training set of a manifest, less the rows whose photo cannot be read (added to its `bad`).
+
+    Raises DataError where the model has no image tower, or no row has both a text and a readable photo.
+    """
+    if model.image is None:
+        raise DataError(f"{manifest.source}: holds images, but the model has no image tower; set model.image")
+    manifest = manifest.select(manifest.pairs())
+    keys = photo_keys(manifest)
+    stored = None
+    if model.image.train_mode == "frozen":
+        numbers = range(len(manifest))
+        stored, bad = embed_images(numbers, model.image, manifest.open_image, cache, progress, keys)
+        reasons = {item.position: item.reason for item in bad}
+    else:
+        reasons = unreadable(manifest, progress)
+    good = np.array([row for row in range(len(manifest)) if row not in reasons], dtype=np.int64)
+    if not len(good):
+        example = next(iter(reasons.values()), "no row has both an image and a text")
+        raise DataError(f"{manifest.source}: no pair of image and text can be used ({example})")
+    refused = [_bad_row(manifest, row, reason) for row, reason in reasons.items()]
+    kept = replace(manifest.select(good), bad=[*manifest.bad, *refused])
+    texts = [text or "" for text in kept.texts]
+    rows = Rows(
+        ids_NK=kept.ids([keys[row] for row in good]),
+        weight_N=kept.weight,
+        text=text_column(texts, model, cache, progress),
+        image=Features(StoredRows(stored.store, stored.places[good])) if stored else _pixels(kept, model.image),
+    )
+    return kept, rows
+
+
+def text_rows(
+    texts: Sequence[str], model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+) -> Rows:
+    """A training set of texts alone: equal normalised texts are one group."""
+    return Rows(
+        ids_NK=group_ids([None] * len(texts), texts),
+        weight_N=np.ones(len(texts), dtype=np.float32),
+        text=text_column(texts, model, cache, progress),
+    )
+
+
+def add_teachers(
+    teachers: Sequence[TeacherConfig], rows: Rows, texts: Sequence[str], manifest: Manifest | None, cache: Path | None
+) -> Rows:
+    """The rows with these teachers' embeddings; a side without one learns from its own frozen tower, if it has it.
+
+    `manifest` gives the photos of image teachers; None where the rows are texts alone, which have no use for them.
+    """
+    text = [Features(teacher_rows(teacher, texts, cache)) for teacher in teachers if teacher.side == "text"]
+    image = [
+        Features(
+            teacher_rows(
+                teacher,
+                range(len(manifest)),
+                cache,
+                open_image=manifest.open_image,
+                keys=photo_keys(manifest),
+            )
+        )
+        for teacher in teachers
+        if teacher.side == "image" and manifest is not None
+    ]
+    return frozen_teachers(replace(rows, text_teachers=tuple(text), image_teachers=tuple(image)))
+
+
+def frozen_teachers(rows: Rows) -> Rows:
+    """The rows with the cached features of their own frozen towers as teachers, where no other is named."""
+    text = (rows.text,) if isinstance(rows.text, Features) else ()
+    image = (rows.image,) if isinstance(rows.image, Features) else ()
+    return replace(rows, text_teachers=rows.text_teachers or text, image_teachers=rows.image_teachers or image)
+
+
+def unreadable(manifest: Manifest, progress: Progress | None = None) -> dict[int, str]:
+    """The reason by row of photos that do not decode; an image tower in training would meet them in mid-run."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def check(row: int) -> str | None:
+        try:
+            manifest.open_image(row)
+        except DataError as error:
+            return str(error)
+        return None
+
+    reasons: dict[int, str] = {}
+    with ThreadPoolExecutor() as pool:
+        for row, reason in enumerate(pool.map(check, range(len(manifest)))):
+            if reason is not None:
+                reasons[row] = reason
+            if progress is not None:
+                progress(row + 1, len(manifest))
+    return reasons
+
+
+def _pixels(manifest: Manifest, encoder: ImageEncoder) -> Pixels:
+    return Pixels(lambda row, seed: encoder.augment(manifest.open_image(row), seed))
+
+
+def _bad_row(manifest: Manifest, row: int, reason: str) -> BadRow:
+    file = manifest.files[manifest.file_numbers[row]]
+    return BadRow(file, int(manifest.row_numbers[row]), manifest.keys[row], reason)
