@@ -29,12 +29,12 @@ SAMPLE = 2_000
 class Roles:
     """The column of each role, or None; `guessed` holds the roles that the config did not name."""
 
-    image: str | None
-    text: tuple[str, ...]
-    group: str | None
-    weight: str | None
-    id: str | None
-    split: str | None
+    image: str | None = None
+    text: tuple[str, ...] = ()
+    group: str | None = None
+    weight: str | None = None
+    id: str | None = None
+    split: str | None = None
     guessed: frozenset[str] = field(default_factory=frozenset)
 
     def used(self) -> set[str]:
@@ -94,6 +94,10 @@ def find_columns(
     group = group or guess("group", GROUP_NAMES)
     weight = weight or guess("weight", WEIGHT_NAMES)
     if image is None:
+        if any(_is_image(name) for name in columns):
+            raise DataError(
+                f"{source}: the first line looks like a row, not like a header; write the column names above it"
+            )
         candidates = [name for name in free if _could_be_images(columns[name])]
         image = _by_name(candidates, IMAGE_NAMES) or next(
             (name for name in candidates if _share(columns[name], _is_image) > 0.5), None
@@ -117,18 +121,11 @@ def find_columns(
         if id is not None:
             guessed.add("id")
     if image is None and not wanted_text:
-        raise DataError(_nothing_found(columns, source))
+        raise DataError(
+            f"{source}: found no column of images or texts among {', '.join(repr(name) for name in columns)}; "
+            "name them with data.image and data.text"
+        )
     return Roles(image, tuple(wanted_text), group, weight, id, split, frozenset(guessed))
-
-
-def _nothing_found(columns: Mapping[str, Sequence[Any]], source: str) -> str:
-    names = list(columns)
-    if any(_is_image(name) for name in names):
-        return f"{source}: the first line looks like a row, not like a header; write the column names above it"
-    return (
-        f"{source}: found no column of images or texts among {', '.join(repr(name) for name in names)}; "
-        "name them with data.image and data.text"
-    )
 
 
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> str | None:

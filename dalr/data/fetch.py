@@ -91,11 +91,11 @@ def fetch_image(
     raise DataError(f"{_short(url)}: more than {max_redirects} redirects")
 
 
-def fetched_file(url: str) -> Path:
+def fetched_file(url: str, allowed: Callable[[str], bool] = is_public) -> Path:
     """A local copy of the picture behind `url`, fetched at most once and kept below `cache_root()`."""
     path = cache_root() / "fetched" / hash_bytes(url.encode())
     if not path.is_file():
-        write_atomically(path, fetch_image(url))
+        write_atomically(path, fetch_image(url, allowed=allowed))
     return path
 
 
@@ -119,15 +119,21 @@ def _get(url: str, max_bytes: int, deadline: float, allowed: Callable[[str], boo
             wrapped = context.wrap_socket(sockets[0], server_hostname=host, do_handshake_on_connect=False)
             sockets.append(wrapped)
             wrapped.do_handshake()
-        return _exchange(sockets[-1], url, host, port, target, secure, max_bytes)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        answer = _exchange(sockets[-1], url, host, port, target, secure, max_bytes)
+    except (OSError, http.client.HTTPException, ValueError, DataError) as error:
         if time.monotonic() >= deadline or isinstance(error, TimeoutError):
             raise _too_slow(url) from None
+        if isinstance(error, DataError):
+            raise
         detail = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{_short(url)}: cannot be fetched ({detail})") from None
     finally:
         watchdog.cancel()
         sockets[-1].close()
+    if time.monotonic() >= deadline:
+        # A body of undeclared length that the clock cut off looks whole.
+        raise _too_slow(url)
+    return answer
 
 
 def _exchange(

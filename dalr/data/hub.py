@@ -7,25 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.packing import Keep, files_identity, packed_parts
-from dalr.data.records import BATCH, Part, as_cell, one_line, quiet_datasets
+from dalr.data.records import Part, as_cell, one_line, open_stream, quiet_datasets
 from dalr.errors import DataError
 
-# With pictures in the rows a batch is some hundred megabytes at most.
+# Rows read at once: what a damaged place can cost, and with pictures in them some hundred megabytes at most.
+BATCH = 1_000
 PICTURE_BATCH = 128
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def read_parquet(path: Path, split: str | None = None) -> list[Part]:
     """A Parquet file; pictures in it (hub layout: `{bytes, path}`) go to memory-mapped shards."""
-    import glob
-
-    import datasets
-
     try:
-        with quiet_datasets():
-            stream = datasets.load_dataset(
-                "parquet", data_files={"train": [glob.escape(str(path))]}, split="train", streaming=True
-            )
+        stream = open_stream("parquet", path)
     except Exception as error:
         raise DataError(f"{path}: is not a Parquet file that can be read ({one_line(error)})") from None
     return _parts([(path.name, split, stream)], files_identity([path]), path.parent)

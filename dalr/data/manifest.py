@@ -131,7 +131,8 @@ class Manifest:
 
         table = read_source(str(source), config.root, separator=config.separator, encoding=config.encoding)
         columns = table.columns()
-        roles = find_columns(
+        # Without a single row there is nothing to guess from, and that there is none is what matters.
+        roles = Roles() if not any(part.rows for part in table.parts) else find_columns(
             columns,
             str(source),
             image=config.image,
@@ -140,7 +141,7 @@ class Manifest:
             weight=config.weight,
             id=config.id,
             split=config.split,
-        )
+        )  # fmt: skip
         return cls(
             source=str(source),
             root=table.root,

@@ -49,24 +49,24 @@ class Part:
         self.bad.append(BadRow(self.file, row, key or str(row), reason))
 
 
-def stream_file(builder: str, path: Path, *, batch_size: int = BATCH, **options: Any) -> Iterator[dict[str, list[Any]]]:
-    """Batches of columns of one local file, read by `datasets` without a copy in its cache."""
+def open_stream(builder: str, path: Path, **options: Any) -> Any:
+    """One local file as an IterableDataset of `datasets`, without a copy in its cache."""
     import datasets
 
     with quiet_datasets():
         # A path is a glob pattern to `datasets`: '[1]' in a file's name would silently match nothing.
         files = {"train": [glob.escape(str(path))]}
-        stream = datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
-        for table in stream.with_format("arrow").iter(batch_size):
-            yield table.to_pydict()
+        return datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
 
 
 def read_columns(builder: str, path: Path, **options: Any) -> dict[str, list[Any]]:
     """All of one local file through `datasets`."""
+    stream = open_stream(builder, path, **options)
     columns: dict[str, list[Any]] = {}
-    for batch in stream_file(builder, path, **options):
-        for name, values in batch.items():
-            columns.setdefault(name, []).extend(values)
+    with quiet_datasets():
+        for table in stream.with_format("arrow").iter(BATCH):
+            for name, values in table.to_pydict().items():
+                columns.setdefault(name, []).extend(values)
     return columns
 
 

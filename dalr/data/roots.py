@@ -24,7 +24,7 @@ class Roots:
         """The reason why `written` may not be opened, or an empty string."""
         if "\0" not in written and "\\" not in written and ":" not in written:
             folder, name = os.path.split(written)
-            if name not in ("", ".", ".."):
+            if name.strip() and name not in (".", ".."):
                 real = self._folder(folder)
                 if real is not None and not os.path.islink(os.path.join(real, name)):
                     return ""

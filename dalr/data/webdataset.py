@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dalr.data.images import EXTENSIONS
-from dalr.data.records import Part, as_cell, check_readable, one_line, stream_file
+from dalr.data.records import Part, as_cell, check_readable, one_line, open_stream, quiet_datasets
 from dalr.errors import DataError
 
 # Endings whose usual reader unpickles, which runs whatever code the file holds. `.npy` is one of them as soon as
@@ -73,7 +73,13 @@ def survey_shard(path: Path) -> Survey:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 _sort_in(samples, member)
+        if not samples or _ends_well(path):
             return Survey(path, samples)
+        # A tar ends in blocks of zeros; one that was cut between two members reads well but lacks them. The last
+        # sample is whole if it has what the first one has.
+        last = samples[-1].key
+        whole = samples[-1].members.keys() == samples[0].members.keys()
+        return Survey(path, samples if whole else samples[:-1], f"is cut short after '{last}' (no end mark)")
     except tarfile.ReadError as error:
         if not samples:
             raise DataError(f"{path}: is not a tar file ({one_line(error)})") from None
@@ -110,12 +116,17 @@ def read_samples(survey: Survey, part: Part) -> Iterator[tuple[int, dict[str, An
 def _through_datasets(survey: Survey) -> Iterator[dict[str, Any]]:
     """Ending → value of each sample of a sound shard, by `datasets`; ends early where that reader fails."""
     try:
-        for batch in stream_file("webdataset", survey.path, batch_size=64):
-            names = [name for name in batch if name not in ("__key__", "__url__")]
-            for values in zip(*(batch[name] for name in names), strict=True):
-                yield {name.lower(): value for name, value in zip(names, values, strict=True)}
+        with quiet_datasets():
+            for example in open_stream("webdataset", survey.path).decode(False):
+                yield {name.lower(): value for name, value in example.items() if not name.startswith("__")}
     except Exception:
         return
+
+
+def _ends_well(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        stream.seek(-min(1024, path.stat().st_size), 2)
+        return not any(stream.read())
 
 
 def _sort_in(samples: list[Sample], member: tarfile.TarInfo) -> None:
