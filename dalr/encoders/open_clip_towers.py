@@ -21,29 +21,57 @@ from dalr.errors import ModelError
 class OpenClipText(TextBackbone):
     """An open_clip text transformer; its own pooling ends in the shared space of its model."""
 
-    def __init__(self, model: nn.Module, architecture: dict[str, Any]) -> None:
+    def __init__(self, model: Any, architecture: dict[str, Any]) -> None:
         super().__init__()
         self.model, self.architecture = model, architecture
         self.is_hf = hasattr(model, "transformer") and hasattr(model, "proj")
-        self.width = model.transformer.config.hidden_size if self.is_hf else model.width  # type: ignore[union-attr, assignment]
+        self.width = model.transformer.config.hidden_size if self.is_hf else model.width
         self.own_width = int(architecture["embed_dim"])
+        # Rows need only be padded to the batch's longest where the pooled token cannot look at what follows it.
+        self.padding_is_unseen = (
+            not self.is_hf
+            and model.attn_mask is not None
+            and model.cls_emb is None
+            and model.pool_type in ("argmax", "eos")
+        )
 
     def states(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
-        ids = tokens["input_ids"]
-        if own:
-            output = self.model(ids)
-            pooled = output[0] if isinstance(output, tuple) else output
-            return TokenStates(pooled.unsqueeze(1), None, pooled)
+        ids_BL = tokens["input_ids"]
         if self.is_hf:
-            mask = tokens["attention_mask"]
-            output = self.model.transformer(input_ids=ids, attention_mask=mask, output_hidden_states=first)  # type: ignore[operator]
-            return TokenStates(output.last_hidden_state, output.hidden_states[1] if first else None)
-        blocks = int(self.model.transformer.layers)  # type: ignore[union-attr, arg-type]
-        output = self.model.forward_intermediates(  # type: ignore[operator]
-            ids, indices=[0, blocks - 1], output_fmt="NLC", intermediates_only=True
-        )
-        first_BLH, last_BLH = output["text_intermediates"]
-        return TokenStates(self.model.ln_final(last_BLH), first_BLH if first else None)  # type: ignore[operator]
+            return self._states_by_transformers(tokens, first, own)
+        if not self.padding_is_unseen and own:
+            output = self.model(ids_BL)
+            pooled_BD = output[0] if isinstance(output, tuple) else output
+            return TokenStates(pooled_BD.unsqueeze(1), None, pooled_BD)
+        x_BLH, mask = self.model._embeds(ids_BL)
+        if mask is not None and mask.ndim == 2:
+            mask = mask[: x_BLH.shape[1], : x_BLH.shape[1]]
+        last = self.model.transformer.layers - 1
+        x_BLH, (first_BLH, *_) = self.model.transformer.forward_intermediates(x_BLH, attn_mask=mask, indices=[0, last])
+        x_BLH = self.model.ln_final(x_BLH)
+        pooled = self._pool(x_BLH, ids_BL) if own else None
+        if self.model.cls_emb is not None:
+            x_BLH, first_BLH = x_BLH[:, :-1], first_BLH[:, :-1]
+        return TokenStates(x_BLH, first_BLH if first else None, pooled)
+
+    def _pool(self, x_BLH: Tensor, ids_BL: Tensor) -> Tensor:
+        """open_clip's own pooling for towers whose pooled token does not look at the padding."""
+        from open_clip.transformer import text_global_pool
+
+        model = self.model
+        pooled_BH = text_global_pool(x_BLH, ids_BL, pool_type=model.pool_type, eos_token_id=model.eos_id)
+        if model.text_projection is None:
+            return pooled_BH  # type: ignore[no-any-return]
+        linear = isinstance(model.text_projection, nn.Linear)
+        return model.text_projection(pooled_BH) if linear else pooled_BH @ model.text_projection  # type: ignore[no-any-return]
+
+    def _states_by_transformers(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
+        if own:
+            output = self.model(tokens["input_ids"])
+            pooled_BD = output[0] if isinstance(output, tuple) else output
+            return TokenStates(pooled_BD.unsqueeze(1), None, pooled_BD)
+        output = self.model.transformer(**tokens, output_hidden_states=first)
+        return TokenStates(output.last_hidden_state, output.hidden_states[1] if first else None)
 
     def describe(self) -> dict[str, Any]:
         return {"open_clip": _json(self.architecture)}
@@ -51,7 +79,7 @@ class OpenClipText(TextBackbone):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         save_weights(folder / "model.safetensors", state)
         if self.is_hf:
-            self.model.transformer.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+            self.model.transformer.config.save_pretrained(folder)
 
 
 class OpenClipImage(ImageNetwork):
@@ -126,7 +154,7 @@ def open_clip_text(name: EncoderName, model: Any, config: dict[str, Any]) -> Tex
         library="open_clip",
         pooling=(OWN,),
         max_length=int(raw.context_length),
-        fixed_length=not _padding_is_unseen(backbone),
+        fixed_length=not backbone.padding_is_unseen,
         architecture=architecture,
     )
     return TextParts(backbone, tokenizer, spec)
@@ -194,14 +222,6 @@ def _tokenizer(raw: Any) -> tuple[Tokenizer, dict[str, Any]]:
         "tokenizer_mode": getattr(raw, "tokenizer_mode", "") or "",
     }
     return OpenClipHFTokenizer(raw, settings), settings
-
-
-def _padding_is_unseen(backbone: OpenClipText) -> bool:
-    """Whether rows may be padded to the batch's longest: the pooled token must not look at what follows it."""
-    if backbone.is_hf:
-        return False
-    model: Any = backbone.model
-    return bool(model.attn_mask is not None and model.cls_emb is None and model.pool_type in ("argmax", "eos"))
 
 
 def _json(value: Any) -> dict[str, Any]:

@@ -11,18 +11,18 @@ from dalr.errors import ModelError
 logger = logging.getLogger(__name__)
 
 PAIRS = ("clip", "siglip")  # architectures with a text half and an image half
-HALVES = {
-    "clip_text_model": "text",
-    "siglip_text_model": "text",
-    "clip_vision_model": "image",
-    "siglip_vision_model": "image",
+HALVES = {  # a half on its own: its side and its class
+    "clip_text_model": ("text", "CLIPTextModel"),
+    "clip_vision_model": ("image", "CLIPVisionModel"),
+    "siglip_text_model": ("text", "SiglipTextModel"),
+    "siglip_vision_model": ("image", "SiglipVisionModel"),
 }
 # Keys of a config that say where a model is from or how it trains, not what it computes.
 VOLATILE = (
     "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
     "gradient_checkpointing", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
     "_experts_implementation", "id2label", "label2id", "problem_type", "finetuning_task", "tokenizer_class",
-    "output_hidden_states", "output_attentions", "return_dict", "is_encoder_decoder_loaded",
+    "output_hidden_states", "output_attentions", "return_dict",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def side_of(config: Any) -> Literal["text", "image", "both"]:
     if hasattr(config, "text_config") and hasattr(config, "vision_config"):
         return "both"
     if config.model_type in HALVES:
-        return "text" if HALVES[config.model_type] == "text" else "image"
+        return "text" if HALVES[config.model_type][0] == "text" else "image"
     return "text" if getattr(config, "vocab_size", None) else "image"
 
 
@@ -79,14 +79,15 @@ def load_model(folder: Path, config: Any, side: Literal["text", "image"], pretra
     if found != side:
         other = "a text" if found == "text" else "an image"
         raise ModelError(f"{folder}: '{config.model_type}' is {other} encoder; it cannot be the {side} tower")
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if config.model_type in HALVES and architecture.endswith("WithProjection"):
-        return _load(_auto(architecture), folder, config, pretrained)
-    if side == "text" and getattr(config, "is_encoder_decoder", False):
-        from transformers import AutoModelForTextEncoding
+    if config.model_type in HALVES:
+        architecture = (getattr(config, "architectures", None) or [""])[0]
+        kind = HALVES[config.model_type][1] + ("WithProjection" if architecture.endswith("WithProjection") else "")
+        return _load(_auto(kind), folder, config, pretrained)
+    if side == "text":
+        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as ENCODERS
 
-        if type(config) in AutoModelForTextEncoding._model_mapping:
-            return _load(AutoModelForTextEncoding, folder, config, pretrained)
+        if ENCODERS.get(config.model_type, "").endswith("EncoderModel"):  # T5 and its kin, without their decoder
+            return _load(_auto(ENCODERS[config.model_type]), folder, config, pretrained)
     return _load(_auto("AutoModel"), folder, config, pretrained)
 
 
@@ -102,7 +103,7 @@ def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
     with quiet():
         if not pretrained:
             config.dtype = torch.float32
-            build = kind.from_config if hasattr(kind, "from_config") else kind
+            build = getattr(kind, "from_config", kind)
             return build(config).eval()
         try:
             model, report = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
