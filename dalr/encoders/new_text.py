@@ -65,20 +65,34 @@ def train_tokenizer(corpus: Iterable[str] | None, vocab_size: int, max_length: i
 
     The same corpus gives the same vocabulary. Characters outside the corpus become [UNK].
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import models, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     texts = [text for text in corpus or () if text and text.strip()]
     if not texts:
         raise ConfigError("text.name: 'new' builds its tokenizer from the training captions, and there are none")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+    tokenizer = _around(models.WordPiece(unk_token="[UNK]"))
+    # The trainer numbers inner characters ("##a") in the order of a hash map, another one in each process, and that
+    # order decides ties. Numbered beforehand, beside the special tokens, the same corpus gives the same vocabulary.
+    inner = [f"##{c}" for c in sorted({c for text in texts for c in tokenizer.normalizer.normalize_str(text)})]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[*SPECIAL, *inner], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    tokenizer = _around(models.WordPiece(vocab=vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.add_special_tokens(list(SPECIAL))
     # The special tokens have the first ids, in their order.
     sep, cls = SPECIAL.index("[SEP]"), SPECIAL.index("[CLS]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **names)
+
+
+def _around(model: Any) -> Any:
+    """A tokenizer that lower-cases and splits words as BERT does, around a WordPiece model."""
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
