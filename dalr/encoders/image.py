@@ -5,7 +5,7 @@ B pictures in a batch, N in all, C channels, V features.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from dalr.encoders.image_parts import ImageParts, ImageSpec
 from dalr.encoders.lora import LoraConfig, merged_state
 from dalr.encoders.names import TOWER_FILE, EncoderName, read_json, resolve_name
 from dalr.encoders.tower import Tower, Train, set_training
-from dalr.errors import DataError, ModelError
+from dalr.errors import ConfigError, DataError, ModelError
 from dalr.files import write_json
 
 Progress = Callable[[int, int], None]
@@ -32,6 +32,8 @@ class ImageConfig(Config):
 
     `pretrained: false` keeps the architecture and draws fresh weights (a small timm network from scratch).
     `image_size` at None is the encoder's own. `augment` applies to training pictures of a trained tower.
+    `stages` (timm) puts the mean-pooled outputs of these feature stages, numbered from 0 as timm's `feature_info`
+    does, behind the network's own features: texture and colour that the last layer has forgotten.
     `lr_decay` < 1 lowers the learning rate from block to block towards the input.
     """
 
@@ -40,6 +42,7 @@ class ImageConfig(Config):
     pretrained: bool = True
     image_size: int | None = Field(default=None, ge=8)
     augment: preprocessing.Augment = "none"
+    stages: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     lr_decay: float = Field(default=1.0, gt=0, le=1)
     lora: LoraConfig = LoraConfig()
 
@@ -148,7 +151,10 @@ def build_image_encoder(config: ImageConfig) -> ImageEncoder:
     Raises ModelError for a name that cannot be loaded as an image encoder, ConfigError for options that do not
     fit it, MissingExtraError for LoRA without peft.
     """
-    encoder = ImageEncoder(_load(resolve_name(config.name), config), config.augment)
+    name = resolve_name(config.name)
+    if config.stages and name.library != "timm":
+        raise ConfigError(f"image.stages: only timm networks have numbered stages; {config.name} is not one")
+    encoder = ImageEncoder(_load(name, config), config.augment)
     set_training(encoder, encoder.network, config.train, config.lora, lambda: _probe(encoder))
     return encoder
 
@@ -166,7 +172,7 @@ def _load(name: EncoderName, config: ImageConfig) -> ImageParts:
         assert name.folder is not None
         return _load_tower(name.folder)
     if name.library == "timm":
-        return load_timm(name, config.pretrained, config.image_size)
+        return load_timm(name, config.pretrained, config.image_size, config.stages)
     if name.library == "torchvision":
         return load_torchvision(name, config.pretrained, config.image_size)
     if name.library == "open_clip":

@@ -1,6 +1,7 @@
 """Image networks of timm and torchvision without their classifier: pooled features, preprocessing of their own."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,23 @@ LOADING_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, Attrib
 
 
 class TimmImage(ImageNetwork):
-    """A timm network with `num_classes=0`. Its saved folder is also a timm folder (`local-dir:`)."""
+    """A timm network with `num_classes=0`. Its saved folder is also a timm folder (`local-dir:`).
+
+    With `stages` in `architecture`, their mean-pooled outputs stand behind the network's own features.
+    """
 
     def __init__(self, model: nn.Module, architecture: dict[str, Any]) -> None:
         super().__init__()
         self.model = model
         self.architecture = architecture
+        self.stages = list(architecture.get("stages", ()))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        return self.model(pixels_BCHW)  # type: ignore[no-any-return]
+        if not self.stages:
+            return self.model(pixels_BCHW)  # type: ignore[no-any-return]
+        final, maps = self.model.forward_intermediates(pixels_BCHW, indices=self.stages)  # type: ignore[operator]
+        own_BV = self.model.forward_head(final)  # type: ignore[operator]
+        return torch.cat([own_BV, *(features.mean(dim=(2, 3)) for features in maps)], dim=1)
 
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         save_weights(
@@ -56,7 +65,9 @@ class TorchvisionImage(ImageNetwork):
         return self.model(pixels_BCHW)  # type: ignore[no-any-return]
 
 
-def load_timm(name: EncoderName, pretrained: bool = True, image_size: int | None = None) -> ImageParts:
+def load_timm(
+    name: EncoderName, pretrained: bool = True, image_size: int | None = None, stages: Sequence[int] = ()
+) -> ImageParts:
     """A timm network by architecture (`mobilenetv2_100`, a tag after a dot) or folder.
 
     With weights given as a file they are loaded into the architecture. Raises ModelError when timm does not know
@@ -79,7 +90,11 @@ def load_timm(name: EncoderName, pretrained: bool = True, image_size: int | None
     if pretrained and name.weights is not None:
         _load_headless(model, Path(name.weights), f"timm:{architecture}/{name.weights}")
     source = {key: value for key, value in model.pretrained_cfg.items() if key not in ("file", "source", "url")}  # type: ignore[union-attr, operator]
-    return _timm_parts(model, {"name": architecture, "args": args, "pretrained_cfg": source}, image_size)
+    described = {"name": architecture, "args": args, "pretrained_cfg": source}
+    if stages:
+        _check_stages(model, stages, architecture)
+        described["stages"] = list(stages)
+    return _timm_parts(model, described, image_size)
 
 
 def load_torchvision(name: EncoderName, pretrained: bool = True, image_size: int | None = None) -> ImageParts:
@@ -147,10 +162,18 @@ def _timm_parts(model: nn.Module, architecture: dict[str, Any], image_size: int 
     if image_size is not None:
         settings["input_size"] = (3, image_size, image_size)
     settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    network = TimmImage(model.eval(), architecture)
     with torch.inference_mode():
-        width = model.eval()(torch.zeros(1, *settings["input_size"])).shape[-1]
+        width = network(torch.zeros(1, *settings["input_size"])).shape[-1]
     spec = ImageSpec(library="timm", architecture=architecture, preprocessing=settings, width=width)
-    return ImageParts(TimmImage(model.eval(), architecture), spec, build_transform("timm", settings))
+    return ImageParts(network, spec, build_transform("timm", settings))
+
+
+def _check_stages(model: nn.Module, stages: Sequence[int], architecture: str) -> None:
+    """ConfigError unless the network gives the maps of these stages."""
+    known = len(getattr(model, "feature_info", ()))
+    if not hasattr(model, "forward_intermediates") or max(stages) >= known:
+        raise ConfigError(f"image.stages: {architecture} has the stages 0 to {known - 1}, not {list(stages)}")
 
 
 def _create_timm(name: str, pretrained: bool, args: dict[str, Any], source: Any) -> tuple[nn.Module, dict[str, Any]]:

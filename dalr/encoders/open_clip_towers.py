@@ -35,10 +35,10 @@ class OpenClipText(TextBackbone):
             and model.pool_type in ("argmax", "eos")
         )
 
-    def states(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
+    def states(self, tokens: dict[str, Tensor], lower: bool, own: bool) -> TokenStates:
         ids_BL = tokens["input_ids"]
         if self.is_hf:
-            return self._states_by_transformers(tokens, first, own)
+            return self._states_by_transformers(tokens, lower, own)
         if not self.padding_is_unseen and own:
             output = self.model(ids_BL)
             pooled_BD = output[0] if isinstance(output, tuple) else output
@@ -46,13 +46,13 @@ class OpenClipText(TextBackbone):
         x_BLH, mask = self.model._embeds(ids_BL)
         if mask is not None and mask.ndim == 2:
             mask = mask[: x_BLH.shape[1], : x_BLH.shape[1]]
-        last = self.model.transformer.layers - 1
+        last, embedded_BLH = self.model.transformer.layers - 1, x_BLH
         x_BLH, (first_BLH, *_) = self.model.transformer.forward_intermediates(x_BLH, attn_mask=mask, indices=[0, last])
         x_BLH = self.model.ln_final(x_BLH)
         pooled = self._pool(x_BLH, ids_BL) if own else None
         if self.model.cls_emb is not None:
-            x_BLH, first_BLH = x_BLH[:, :-1], first_BLH[:, :-1]
-        return TokenStates(x_BLH, first_BLH if first else None, pooled)
+            x_BLH, first_BLH, embedded_BLH = x_BLH[:, :-1], first_BLH[:, :-1], embedded_BLH[:, :-1]
+        return TokenStates(x_BLH, first_BLH, pooled, embedded_BLH) if lower else TokenStates(x_BLH, None, pooled)
 
     def _pool(self, x_BLH: Tensor, ids_BL: Tensor) -> Tensor:
         """open_clip's own pooling for towers whose pooled token does not look at the padding."""
@@ -65,13 +65,14 @@ class OpenClipText(TextBackbone):
         linear = isinstance(model.text_projection, nn.Linear)
         return model.text_projection(pooled_BH) if linear else pooled_BH @ model.text_projection  # type: ignore[no-any-return]
 
-    def _states_by_transformers(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
+    def _states_by_transformers(self, tokens: dict[str, Tensor], lower: bool, own: bool) -> TokenStates:
         if own:
             output = self.model(tokens["input_ids"])
             pooled_BD = output[0] if isinstance(output, tuple) else output
             return TokenStates(pooled_BD.unsqueeze(1), None, pooled_BD)
-        output = self.model.transformer(**tokens, output_hidden_states=first)
-        return TokenStates(output.last_hidden_state, output.hidden_states[1] if first else None)
+        output = self.model.transformer(**tokens, output_hidden_states=lower)
+        embedded, first = output.hidden_states[:2] if lower else (None, None)
+        return TokenStates(output.last_hidden_state, first, None, embedded)
 
     def describe(self) -> dict[str, Any]:
         return {"open_clip": _json(self.architecture)}

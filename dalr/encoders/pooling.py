@@ -8,17 +8,23 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-PoolingMode = Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last", "first_last_avg", "attention"]
+PoolingMode = Literal[
+    "cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last", "first_last_avg", "attention", "embeddings_mean"
+]
 POOLING_MODES: tuple[str, ...] = get_args(PoolingMode)
 OWN = "own"  # the pooled output that an architecture computes itself (CLIP text towers)
 
 
 class TokenStates(NamedTuple):
-    """What a text backbone returns: the last layer; where asked for, the first block's output and its own pooling."""
+    """What a text backbone returns: the last layer; where asked for, its own pooling and what lies below.
+
+    `first_BLH` is the first block's output, `embeddings_BLH` what goes into that block.
+    """
 
     last_BLH: Tensor
     first_BLH: Tensor | None = None
     own_BH: Tensor | None = None
+    embeddings_BLH: Tensor | None = None
 
 
 class Pooling(nn.Module):
@@ -28,6 +34,7 @@ class Pooling(nn.Module):
     - `mean` · `mean_sqrt_len` (sum / √n) · `weighted_mean` (token i weighs i, from 1: SGPT) · `max`
     - `first_last_avg` the mean over tokens of (first block + last layer) / 2
     - `attention` softmax(h·q/√H)-weighted mean with a learned q, which starts at 0, so that it starts as `mean`
+    - `embeddings_mean` the mean of the token embeddings below the first block: plain words, beside another mode
     - `own` what the architecture itself computes
 
     A text whose tokens are all masked gives zeros.
@@ -40,8 +47,8 @@ class Pooling(nn.Module):
         self.query_H = nn.Parameter(torch.zeros(width)) if "attention" in modes else None
 
     @property
-    def needs_first(self) -> bool:
-        return "first_last_avg" in self.modes
+    def needs_lower(self) -> bool:
+        return bool({"first_last_avg", "embeddings_mean"} & set(self.modes))
 
     @property
     def needs_own(self) -> bool:
@@ -61,6 +68,9 @@ class Pooling(nn.Module):
         if mode == "first_last_avg":
             assert states.first_BLH is not None
             return _mean((h_BLH + _wide(states.first_BLH)) / 2, mask_BL)
+        if mode == "embeddings_mean":
+            assert states.embeddings_BLH is not None
+            return _mean(_wide(states.embeddings_BLH), mask_BL)
         if mode == "attention":
             assert self.query_H is not None
             scores_BL = h_BLH @ self.query_H.to(h_BLH.dtype) / h_BLH.shape[-1] ** 0.5

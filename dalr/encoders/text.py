@@ -35,13 +35,14 @@ class TextConfig(Config):
 
     `pooling`, `max_length` and `prompt` at None are what the encoder's own folder says (else mean, the longest
     that the architecture takes, no prompt). `prompt` is the name of one of the folder's prompts, or the text to
-    put before every input. `pretrained: false` keeps the architecture and draws fresh weights. `lr_decay` < 1
+    put before every input. Several poolings
+    are concatenated. `pretrained: false` keeps the architecture and draws fresh weights. `lr_decay` < 1
     lowers the learning rate from layer to layer towards the input. `dropout` replaces every dropout rate.
     """
 
     name: str
     train: Train = "frozen"
-    pooling: PoolingMode | None = None
+    pooling: PoolingMode | list[PoolingMode] | None = None
     max_length: int | None = Field(default=None, ge=2)
     prompt: str | None = None
     pretrained: bool = True
@@ -104,7 +105,7 @@ class TextEncoder(Tower):
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         """What `collate` returned, on the tower's device → h_BH."""
-        states = self.backbone.states(tokens, self.pooling.needs_first, self.pooling.needs_own)
+        states = self.backbone.states(tokens, self.pooling.needs_lower, self.pooling.needs_own)
         mask_BL = tokens["attention_mask"]
         if self._prompt_tokens:
             mask_BL = mask_BL.clone()
@@ -180,7 +181,7 @@ def build_text_encoder(config: TextConfig, corpus: Iterable[str] | None = None) 
     parts = new_text(config.new, corpus) if config.name == "new" else _load(resolve_name(config.name), config)
     spec = parts.spec.model_dump()
     if config.pooling is not None:
-        spec["pooling"] = (config.pooling,)
+        spec["pooling"] = (config.pooling,) if isinstance(config.pooling, str) else tuple(config.pooling)
     if config.prompt is not None:
         spec["prompt"] = parts.prompts.get(config.prompt, config.prompt)
     if config.max_length is not None:

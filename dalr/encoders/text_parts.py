@@ -37,8 +37,8 @@ class TextBackbone(nn.Module):
     width: int
     own_width: int | None = None
 
-    def states(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
-        """`first`: also the first block's output; `own`: also the architecture's own pooled output."""
+    def states(self, tokens: dict[str, Tensor], lower: bool, own: bool) -> TokenStates:
+        """`lower`: also the embeddings and the first block's output; `own`: also the architecture's own pooling."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:

@@ -37,14 +37,15 @@ class TransformersText(TextBackbone):
         if getattr(config, "use_cache", False):
             config.use_cache = False  # a decoder would keep keys and values that nothing reads
 
-    def states(self, tokens: dict[str, Tensor], first: bool, own: bool) -> TokenStates:
+    def states(self, tokens: dict[str, Tensor], lower: bool, own: bool) -> TokenStates:
         model = self.model
         if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "get_encoder"):
             model = model.get_encoder()
         mask = None if self.attend_padding else tokens["attention_mask"]
-        output = model(input_ids=tokens["input_ids"], attention_mask=mask, output_hidden_states=first, return_dict=True)
+        output = model(input_ids=tokens["input_ids"], attention_mask=mask, output_hidden_states=lower, return_dict=True)
         pooled = output.get("text_embeds", output.get("pooler_output")) if own else None
-        return TokenStates(output.last_hidden_state, output.hidden_states[1] if first else None, pooled)
+        embeddings, first = output.hidden_states[:2] if lower else (None, None)
+        return TokenStates(output.last_hidden_state, first, pooled, embeddings)
 
     def describe(self) -> dict[str, Any]:
         return {"model": type(self.model).__name__, **library.describe_config(self.model.config)}
