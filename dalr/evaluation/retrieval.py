@@ -157,11 +157,19 @@ def _score_tile(query: torch.Tensor, candidate: torch.Tensor, facts: Any, facts_
     bar[torch.from_numpy(asked)] = torch.from_numpy(positive[place == 0] - TIE)
     rank = 1 + torch.count_nonzero(scores >= bar[:, None], dim=1).numpy()[asked]
 
-    # Ranks beyond DEPTH earn nothing, so the best DEPTH wrong candidates say all that NDCG and AP need.
-    wrong = scores.topk(min(DEPTH, scores.shape[1]), dim=1).values.numpy()
+    # Ranks beyond DEPTH earn nothing: only queries whose first positive is within it, and that have more of them,
+    # need the ranks of the others, and the best DEPTH wrong candidates say all about those.
+    first = np.full(len(counts), DEPTH + 1)
+    first[asked] = rank
     near = place < DEPTH
     row, positive, place = row[near], positive[near], place[near]
-    ranks = 1 + place + (wrong[row] >= (positive - TIE)[:, None]).sum(axis=1)
+    ranks = np.where(place == 0, first[row], DEPTH + 1)
+    several = np.flatnonzero((counts > 1) & (first <= DEPTH))
+    if len(several):
+        wrong = scores[torch.from_numpy(several)].topk(min(DEPTH, scores.shape[1]), dim=1).values.numpy()
+        more = np.isin(row, several)
+        above = wrong[np.searchsorted(several, row[more])] >= (positive[more] - TIE)[:, None]
+        ranks[more] = 1 + place[more] + above.sum(axis=1)
     inside = ranks <= DEPTH
     gain = np.bincount(row, weights=inside / np.log2(ranks + 1), minlength=len(counts))[asked]
     precision = np.bincount(row, weights=inside * (place + 1) / ranks, minlength=len(counts))[asked]

@@ -229,6 +229,7 @@ def test_intervals_hold_the_value_and_narrow_with_more_queries() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hundred_thousand_squared_fits_into_two_gigabytes() -> None:
     code = """
 import resource, numpy as np
