@@ -29,7 +29,7 @@ def consistency(
     matched_B = (t_BD * v_BD).sum(1)
     mixed_B = (t_BD * v_BD[mismatch_B.clamp_min(0)]).sum(1)
     apart_B = torch.where(mismatch_B >= 0, (mixed_B - margin).clamp_min(0.0), 0.0)
-    return row_weights(weight, t_BD) @ ((1.0 - matched_B) + apart_B)
+    return (row_weights(weight, t_BD) * (1.0 - matched_B + apart_B)).sum()
 
 
 def matching(
@@ -54,8 +54,7 @@ def matching(
     yes_B, no_B = -F.logsigmoid(positive_logit_B.to(dtype)), -F.logsigmoid(-negative_logit_B.to(dtype))
     if mismatch_B is not None:
         no_B = torch.where(mismatch_B >= 0, no_B, 0.0)
-    with torch.autocast(yes_B.device.type, enabled=False):
-        return row_weights(weight, yes_B) @ (0.5 * (yes_B + no_B))
+    return (row_weights(weight, yes_B) * 0.5 * (yes_B + no_B)).sum()
 
 
 def derangement(group: Tensor, generator: torch.Generator | None = None, *, tile: int = 1024) -> Tensor:

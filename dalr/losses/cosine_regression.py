@@ -18,4 +18,4 @@ def cosine_regression(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, weight: Tensor
     """
     a_BD, b_BD = unit_rows(a_BD, b_BD)
     error_B = (a_BD * b_BD).sum(1) - y_B.detach().to(a_BD.dtype)
-    return row_weights(weight, a_BD) @ error_B.square()
+    return (row_weights(weight, a_BD) * error_B.square()).sum()

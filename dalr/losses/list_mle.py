@@ -66,7 +66,7 @@ def log_sum_exp_of_rest(logits_RK: Tensor, real_RK: Tensor, *, spread: float) ->
     times faster than `torch.logcumsumexp`, which takes wider spreads.
     """
     if spread > 600.0:
-        return logits_RK.logcumsumexp(dim=1)
+        return logits_RK.double().logcumsumexp(dim=1).to(logits_RK.dtype)
     top_R1 = logits_RK.detach().amax(dim=1, keepdim=True)
     shifted_RK = logits_RK - top_R1
     rest_RK = (shifted_RK.double() if spread > 80.0 else shifted_RK).exp().cumsum(dim=1)

@@ -11,6 +11,7 @@ checkpointed and recomputed in the backward pass. The price: no second derivativ
 B rows · D width · R rows of one block
 """
 
+import mmap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -65,7 +66,7 @@ class _RowBlocks(torch.autograd.Function):
         wanted = ctx.needs_input_grad[4:]
         leaves = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
         for leaf, want in zip(leaves, wanted, strict=True):
-            leaf.grad = torch.zeros_like(leaf) if want else None
+            leaf.grad = _lasting_zeros(leaf) if want else None
         total = tensors[0].new_zeros(())
         for block in blocks:
             cut = {number: leaves[number].detach()[block].requires_grad_(wanted[number]) for number in rows}
@@ -86,6 +87,18 @@ class _RowBlocks(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         found = (None if grad is None else grad * outer for grad in ctx.saved_tensors)
         return None, None, None, None, *found
+
+
+def _lasting_zeros(like: Tensor) -> Tensor:
+    """Zeros that stay from the forward to the backward pass.
+
+    On the CPU they get pages of their own: among the short-lived blocks of the heap they would keep its holes from
+    closing, and resident memory would be twice what is in use.
+    """
+    if like.device.type != "cpu" or like.numel() == 0:
+        return torch.zeros_like(like)
+    pages = mmap.mmap(-1, like.numel() * like.element_size())
+    return torch.frombuffer(pages, dtype=like.dtype, count=like.numel()).view(like.shape)
 
 
 def unit_rows(*tensors: Tensor) -> list[Tensor]:
