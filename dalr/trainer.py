@@ -156,6 +156,7 @@ class Trainer:
         self.evaluate = evaluate
         self.progress = progress
         self.accelerator = Accelerator(
+            cpu=on_cpu(),
             mixed_precision=_precision(config.precision),
             log_with=list(config.trackers) or None,
             project_dir=None if self.out is None else str(self.out),
@@ -411,6 +412,16 @@ class Trainer:
         first = self.step * self.config.accumulate
         ahead = self.config.prefetch if self.data.prefetch else 0
         return Prefetch(lambda t: self.data.batch(t, rank, world), first, ahead)
+
+
+def on_cpu() -> bool:
+    """Whether training runs on the CPU: there is no accelerator, or ACCELERATE_USE_CPU says so.
+
+    accelerate must be told in either case: without it several CPU processes each train alone and say nothing.
+    """
+    from accelerate.utils import parse_flag_from_env
+
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
 
 
 def _precision(name: str) -> str:

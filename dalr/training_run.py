@@ -27,7 +27,7 @@ from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import AlignmentObjective, Features, Kind, ObjectiveConfig, Rows, build_objective
 from dalr.run import DataSection, RunConfig
 from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
-from dalr.trainer import TrainConfig, Trainer
+from dalr.trainer import TrainConfig, Trainer, on_cpu
 from dalr.training_data import TrainingData, add_teachers, frozen_teachers, pair_rows, text_column, text_rows
 
 Progress = Callable[[int, int], None]
@@ -74,7 +74,7 @@ def run_training(
     """
     from accelerate import PartialState
 
-    out, main = Path(out), PartialState().is_main_process
+    out, main = Path(out), PartialState(cpu=on_cpu()).is_main_process
     settings = config.model_dump(mode="json")
     record = read_run(out)
     if record is not None and record["status"] == "finished" and not dry_run:

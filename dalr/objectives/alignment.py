@@ -372,5 +372,5 @@ class AlignmentObjective(Objective):
         """Re-fit the pair weights; returns their mean and, with a learned temperature, its value."""
         figures = self.pair_weights.refit(epoch) if self.pair_weights is not None else {}
         if self.log_scale is not None:
-            figures["temperature"] = float(self.temperature())
+            figures["temperature"] = float(torch.as_tensor(self.temperature()).detach())
         return figures

@@ -37,7 +37,7 @@ def test_stages_stand_behind_the_own_features_and_survive_saving(tmp_path: Path)
         expected = torch.cat([own(pixels), *(m.mean((2, 3)) for m in maps)], dim=1)
         found = encoder(pixels)
     torch.testing.assert_close(found, expected)
-    channels = timm.create_model("test_resnet").feature_info.channels()
+    channels = [stage["num_chs"] for stage in timm.create_model("test_resnet").feature_info]
     assert encoder.width == own.num_features + channels[1] + channels[3]
     encoder.save(tmp_path)
     again = load_image_encoder(tmp_path)

@@ -1,0 +1,180 @@
+"""Objectives.
+
+Invariants: every profile names only terms that exist and is saved in full; every method trains on a real model and
+lowers its own loss; a weight of 0 leaves its term out; on texts alone the cross-modal terms are absent and every
+parameter in training still has a gradient; what a method needs and lacks is told by its config key.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dalr.config import parse_config
+from dalr.errors import ConfigError
+from dalr.model import DualEncoder, ModelConfig
+from dalr.objectives import Batch, Features, ObjectiveConfig, Rows, Step, Tokens, build_objective
+from dalr.objectives.alignment import PROFILES
+
+TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cup", "chair", "lamp")]
+METHODS: list[dict[str, Any]] = [
+    {"name": "clip"},
+    {"name": "siglip"},
+    {"name": "simcse"},
+    {"name": "mcse"},
+    {"name": "kdmcse"},
+    {"name": "rankcse"},
+    {"name": "dalr", "profile": "paper", "matching": True},
+    {"name": "dalr", "profile": "catalogue", "pair_weights": False},
+]
+
+
+def config(**values: Any) -> ObjectiveConfig:
+    return parse_config(ObjectiveConfig, values)
+
+
+def model_of(train: str = "full", dropout: float = 0.1) -> DualEncoder:
+    torch.manual_seed(0)
+    shape = {
+        "text": {
+            "name": "new",
+            "train": train,
+            "new": {"layers": 1, "width": 16, "heads": 2, "vocab_size": 100, "max_length": 12, "dropout": dropout},
+        },
+        "image": {"name": "timm:test_resnet", "pretrained": False},
+        "dim": 8,
+    }
+    return DualEncoder.build(ModelConfig.model_validate(shape), corpus=TEXTS)
+
+
+def rows_of(model: DualEncoder) -> Rows:
+    generator = np.random.default_rng(0)
+    assert model.text is not None
+    assert model.image is not None
+    size = len(TEXTS)
+    numbers = np.arange(size)
+    teacher = Features(generator.normal(size=(size, 5)).astype(np.float32))
+    images = Features(generator.normal(size=(size, model.image.width)).astype(np.float32))
+    return Rows(
+        ids_NK=np.stack([numbers // 2, numbers + 100], axis=1),
+        weight_N=np.ones(size, dtype=np.float32),
+        text=Tokens(model.text.tokenize(TEXTS), model.text.collate),
+        image=images,
+        text_teachers=(teacher,),
+        image_teachers=(images,),
+    )
+
+
+def batch_of(rows: Rows, kind: Any = "pairs") -> Batch:
+    numbers = np.arange(len(rows))
+    return rows.batch(kind, numbers, numbers)
+
+
+def test_a_config_names_every_value_of_its_profile() -> None:
+    for key, profile in PROFILES.items():
+        name, _, part = key.partition("/")
+        full = config(name=name, profile=part or None)
+        assert {field: getattr(full, field) for field in profile} == profile
+        assert parse_config(ObjectiveConfig, full.model_dump(mode="json")) == full
+
+
+def test_given_values_win_over_the_profile_and_profiles_belong_to_dalr() -> None:
+    assert config(name="mcse", cross=0.5).cross == 0.5
+    assert config(name="dalr").profile == "catalogue"
+    with pytest.raises(ConfigError, match="belongs to the method dalr"):
+        config(name="clip", profile="paper")
+    with pytest.raises(ConfigError, match="every term"):
+        config(name="clip", cross=0)
+
+
+@pytest.mark.parametrize("values", METHODS, ids=lambda values: "-".join(map(str, values.values())))
+def test_every_method_lowers_its_own_loss(values: dict[str, Any]) -> None:
+    model = model_of()
+    rows = rows_of(model)
+    step = Step(model, build_objective(config(**values), model)).train()
+    batch = batch_of(rows, "pairs" if config(**values).uses_images else "text")
+    optimizer = torch.optim.Adam([p for p in step.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for number in range(40):
+        torch.manual_seed(number % 4)
+        parts, norms = step(batch, gradient_norms=number == 0)
+        if number == 0:
+            assert set(norms) == set(parts.parts)
+            assert all(value > 0 for value in norms.values()), norms
+        optimizer.zero_grad()
+        parts.total.backward()
+        assert all(p.grad is not None for p in step.parameters() if p.requires_grad)
+        optimizer.step()
+        losses.append(float(parts.total.detach()))
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+
+
+def test_texts_alone_leave_the_image_side_out_and_no_gradient_missing() -> None:
+    model = model_of()
+    rows = rows_of(model)
+    step = Step(model, build_objective(config(name="dalr", profile="paper", matching=True), model)).train()
+    parts, _ = step(batch_of(rows, "text"))
+    assert set(parts.parts) == {"info", "soft_intra", "rank"}
+    parts.total.backward()
+    assert all(p.grad is not None for p in step.parameters() if p.requires_grad)
+    assert all(not p.grad.any() for p in model.image_head.parameters() if p.grad is not None)  # type: ignore[union-attr]
+    quiet = Step(model, build_objective(config(name="dalr", profile="paper", distil_text=False), model)).train()
+    assert set(quiet(batch_of(rows, "text"))[0].parts) == {"info"}
+
+
+def test_a_weight_of_zero_leaves_its_term_out() -> None:
+    model = model_of()
+    rows = rows_of(model)
+    names = {"info", "cross", "consistency", "soft_cross", "soft_intra", "rank"}
+    for name in names:
+        objective = build_objective(config(name="dalr", profile="paper", **{name: 0}), model)
+        assert set(Step(model, objective)(batch_of(rows))[0].parts) == names - {name}
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    model = model_of(dropout=0.0)
+    objective = build_objective(config(name="dalr", profile="paper"), model)
+    parts, _ = Step(model, objective)(batch_of(rows_of(model)))
+    expected = sum(parts.weights[name] * float(value) for name, value in parts.parts.items())
+    assert float(parts.total) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_cached_step_equals_the_plain_one() -> None:
+    gradients = []
+    for chunk in (None, 5):
+        model = model_of(dropout=0.0)
+        step = Step(model, build_objective(config(name="dalr", profile="paper", learn_temperature=True), model)).train()
+        batch = batch_of(rows_of(model))
+        if chunk is None:
+            step(batch)[0].total.backward()
+        else:
+            step.cached_backward(batch, chunk)
+        gradients.append({name: p.grad for name, p in step.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "train", "says"),
+    [
+        ({"name": "simcse"}, "frozen", "objective.info"),
+        ({"name": "rankcse", "info": 0}, "frozen", "objective.intra_space"),
+    ],
+)
+def test_what_is_lacking_is_told_by_its_key(values: dict[str, Any], train: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_objective(config(**values), model_of(train))
+
+
+def test_a_term_without_its_teacher_is_told_by_its_key() -> None:
+    from dataclasses import replace
+
+    model = model_of()
+    rows = replace(rows_of(model), text_teachers=(), image_teachers=())
+    for name in ("soft_cross", "rank"):
+        weights = {"soft_cross": 0, "soft_intra": 0, "rank": 0, name: 1}
+        objective = build_objective(config(name="dalr", pair_weights=False, **weights), model)
+        with pytest.raises(ConfigError, match=name):
+            Step(model, objective)(batch_of(rows))
