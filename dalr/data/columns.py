@@ -27,7 +27,10 @@ SAMPLE = 2_000
 
 @dataclass(frozen=True)
 class Roles:
-    """The column of each role, or None; `guessed` holds the roles that the config did not name."""
+    """The column of each role, or None; `guessed` holds the roles that the config did not name.
+
+    `near_miss` is a column that is called like a key and nearly is one, "" where there is none.
+    """
 
     image: str | None = None
     text: tuple[str, ...] = ()
@@ -36,6 +39,7 @@ class Roles:
     id: str | None = None
     split: str | None = None
     guessed: frozenset[str] = field(default_factory=frozenset)
+    near_miss: str = ""
 
     def used(self) -> set[str]:
         """Every column that has a role."""
@@ -115,17 +119,20 @@ def find_columns(
             wanted_text = [chosen]
             guessed.add("text")
             free.remove(chosen)
+    near_miss = ""
     if id is None:
-        unique = [name for name in free if _is_key(columns[name])]
-        id = _by_name(unique, ID_NAMES)
+        shares = {name: _distinct_share(columns[name]) for name in free}
+        id = _by_name([name for name in free if shares[name] == 1.0], ID_NAMES)
         if id is not None:
             guessed.add("id")
+        else:
+            near_miss = _by_name([name for name in free if shares[name] > 0.9], ID_NAMES) or ""
     if image is None and not wanted_text:
         raise DataError(
             f"{source}: found no column of images or texts among {', '.join(repr(name) for name in columns)}; "
             "name them with data.image and data.text"
         )
-    return Roles(image, tuple(wanted_text), group, weight, id, split, frozenset(guessed))
+    return Roles(image, tuple(wanted_text), group, weight, id, split, frozenset(guessed), near_miss)
 
 
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -165,5 +172,7 @@ def _words(cells: Sequence[Any]) -> float:
     return sum(len(cell.split()) for cell in sample) / len(sample) if sample else 0.0
 
 
-def _is_key(cells: Sequence[Any]) -> bool:
-    return all(isinstance(cell, str | int) and str(cell).strip() for cell in cells) and len(set(cells)) == len(cells)
+def _distinct_share(cells: Sequence[Any]) -> float:
+    """How many of the cells are different keys, from 0 to 1; only text and whole numbers can be keys."""
+    keys = {cell for cell in cells if isinstance(cell, str | int) and str(cell).strip()}
+    return len(keys) / len(cells) if cells else 0.0

@@ -24,6 +24,8 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
             rows.add(number, place, line, f"{part.file}:{line}" if several else str(line), part)
             number += 1
     notes = [note for part in parts for note in part.notes]
+    if roles.near_miss:
+        notes.append(f"'{roles.near_miss}' has empty or repeated values: not taken as the key unless data.id names it")
     if rows.unweighted:
         notes.append(f"{rows.unweighted:,} rows have no '{roles.weight}': their weight is 1")
     origin = rows.origin
