@@ -29,6 +29,7 @@ from dalr.model import DualEncoder
 FORMAT = 1
 HEAD = "catalogue.json"
 SIDES: tuple[Side, ...] = ("text", "image")
+UNFINISHED = "embedding"
 CHUNK = 4096
 
 
@@ -73,8 +74,9 @@ def embed_catalogue(
         StoreError: `folder` holds something else. ModelError, DataError: a side that cannot be embedded.
     """
     folder = Path(folder)
-    before = _read_head(folder) if (folder / HEAD).exists() else None
-    if before is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    started = (folder / HEAD).exists()
+    before = _read_head(folder) if started and not _unfinished(folder) else None
+    if not started and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder}: is not empty and not a catalogue's store (it has no {HEAD}); choose another --out")
     wanted = list(dict.fromkeys(sides)) if sides else _available(model, manifest)
     readers = {"text": text_features, "image": image_features}
@@ -90,6 +92,9 @@ def embed_catalogue(
         stores = {side: name for side, name in before["stores"].items() if side not in wanted}
         keys = {side: [row[f"{side}_key"] for row in rows] for side in stores}
     new: dict[Side, int] = {}
+    if not started:
+        # From here on the folder is ours: a run that is killed below goes on into it.
+        write_json(folder / HEAD, {"format": FORMAT, "status": UNFINISHED})
     for side, found in features.items():
         stores[side], new[side] = _store_side(model, folder, found, prints[side], space)
         keys[side] = found.keys
@@ -171,6 +176,8 @@ def _read_head(folder: Path) -> dict[str, Any]:
         head: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = head["format"]
         missing = {"model", "fingerprints", "space", "data", "rows_file", "stores"} - head.keys()
+        if head.get("status") == UNFINISHED:
+            raise StoreError(f"{folder}: was not embedded to the end; run dalr embed again, it goes on")
     except FileNotFoundError:
         raise StoreError(f"{folder}: is not a catalogue's store (it has no {HEAD}); make one with dalr embed") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -178,6 +185,14 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if version != FORMAT or missing:
         raise StoreError(f"{path}: has format {version}, this dalr reads {FORMAT}; run dalr embed into a new folder")
     return head
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether the first run into this folder was killed before there was a catalogue."""
+    try:
+        return bool(json.loads((folder / HEAD).read_text(encoding="utf-8")).get("status") == UNFINISHED)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def read_rows(folder: Path, head: dict[str, Any]) -> list[dict[str, Any]]:

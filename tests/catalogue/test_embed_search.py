@@ -3,6 +3,7 @@
 Invariants
 - The store holds what the model encodes; one row for each distinct text and image.
 - Embedding again runs only what is new or changed; another model gets its own stores, and the old ones go.
+- A run killed before its end goes on; a finished catalogue stays readable until the next one is complete.
 - An image that cannot be read is skipped, recorded and counted; its row's text is still there.
 - A side can be embedded alone; the other stays while model and rows are the same, and only then.
 - Search ranks as brute force over what the model encodes; each image once, by text, by image, and by both.
@@ -93,6 +94,28 @@ def test_another_model_gets_its_own_stores(model: DualEncoder, manifest: Manifes
         Catalogue(store, model)
     assert not {path for path in old if path.is_dir()} & set(store.iterdir())
     assert sorted(path.name.split("-")[0] for path in store.iterdir() if path.is_dir()) == ["image", "text"]
+
+
+def test_a_killed_run_goes_on(
+    model: DualEncoder, manifest: Manifest, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("dalr.catalogue.embed._write_rows", die)
+            with pytest.raises(KeyboardInterrupt):
+                embed(model, manifest, store)
+        with pytest.raises(StoreError, match="was not embedded to the end; run dalr embed again"):
+            Catalogue(store, model)
+    assert embed(model, manifest, store).new == {"text": 0, "image": 0}
+    # A later run that is killed leaves the catalogue as it was.
+    with monkeypatch.context() as patch:
+        patch.setattr("dalr.catalogue.embed._write_rows", die)
+        with pytest.raises(KeyboardInterrupt):
+            embed(tiny_model(seed=1), manifest, store)
+    assert Catalogue(store, model).search(text="a red dress")
 
 
 def test_bad_images_are_skipped_recorded_and_counted(model: DualEncoder, manifest: Manifest, store: Path) -> None:
