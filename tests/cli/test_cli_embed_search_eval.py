@@ -183,6 +183,7 @@ def test_eval_sts(run: Run, model: Path, tmp_path: Path) -> None:
     assert f"{found['STSB']:.2f}" in out
 
 
+@pytest.mark.slow
 def test_bench_images(run: Run, model: Path, data: Path) -> None:
     code, out, err = run(
         "bench", "images", "--model", model, "--data", data, "--images", 16, "--rounds", 1, "--no-parts", "--json"
