@@ -60,7 +60,8 @@ def print_json(value: Any) -> None:
 
 def main() -> None:
     """Entry point of the `dalr` command."""
-    from dalr.cli import check, embed, evaluate, search, train  # noqa: F401 - importing registers the commands
+    # Importing a file registers its commands.
+    from dalr.cli import bench, check, embed, evaluate, report, search, train  # noqa: F401
 
     app.add_typer(eval_app, name="eval")
     app.add_typer(bench_app, name="bench")
