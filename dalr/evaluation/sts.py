@@ -72,8 +72,8 @@ def evaluate_sts(
     return scores | {"avg": round(float(np.mean(list(scores.values()))), 4)}
 
 
-def sts_dev(model: SentenceModel, folder: str | Path) -> float:
-    """Spearman × 100 on the dev part of STS-B: a selection metric for training (never for reporting).
+def sts_dev(model: SentenceModel, folder: str | Path) -> dict[str, float]:
+    """`{"sts_dev": …}`: Spearman × 100 on the dev part of STS-B, to select by while training, never to report.
 
     `folder` is that of `evaluate_sts`.
     """
@@ -82,7 +82,7 @@ def sts_dev(model: SentenceModel, folder: str | Path) -> float:
     row_of = {text: row for row, text in enumerate(sentences)}
     embeddings = model.encode_text(sentences, space="sentence")
     first, second = ([row_of[text] for text in side] for side in (pairs.first, pairs.second))
-    return spearman(embeddings[first], embeddings[second], pairs.gold)
+    return {"sts_dev": spearman(embeddings[first], embeddings[second], pairs.gold)}
 
 
 def spearman(first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any], gold_P: Sequence[float]) -> float:
