@@ -35,15 +35,15 @@ class NoiseConfig(Config):
     """How pair weights are found (used where `objective.pair_weights` is on).
 
     `neighbours` and `neighbour_temperature` say how many neighbours are asked and how steeply the nearer ones
-    weigh more; `references` bounds the rows among which they are sought. `model_share` is the weight of the
-    model's own estimate against the neighbours' from epoch `start_epoch` on. Where the estimated share of bad pairs
-    is below `least_share`, all weights are 1.
+    weigh more; `references` bounds the rows among which they are sought; in each of `passes` but the first, they
+    have a say according to their own weight. From epoch `start_epoch` on the model's own estimate counts too. Where
+    the neighbours find a share of bad pairs below `least_share`, all weights are and stay 1.
     """
 
     neighbours: Annotated[int, Field(ge=1)] = 20
     neighbour_temperature: Annotated[float, Field(gt=0)] = 0.1
     references: Annotated[int, Field(ge=100)] = 50_000
-    model_share: Annotated[float, Field(ge=0)] = 1.0
+    passes: Annotated[int, Field(ge=1)] = 3
     start_epoch: Annotated[int, Field(ge=1)] = 3
     least_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     seed: int = 0
@@ -162,26 +162,28 @@ class PairWeights(nn.Module):
     Args:
         size: N.
         config: see `NoiseConfig`.
-        prior: neighbour agreement of the pairs, or None where neither side has frozen features.
+        prior: neighbour agreement of the pairs, or None where a side has no frozen features.
     """
 
     weight_N: Tensor
     prior_N: Tensor
     total_N: Tensor
     seen_N: Tensor
+    null_3: Tensor
 
     def __init__(self, size: int, config: NoiseConfig, prior: Scores | None = None) -> None:
         super().__init__()
         self.config = config
-        known = prior.standardised() if prior is not None else Scores(torch.zeros(size), torch.zeros(1))
-        self.register_buffer("weight_N", self._from(fit_probability(known)) if prior is not None else torch.ones(size))
-        self.register_buffer("prior_N", known.own_N.float())
+        known = prior.standardised() if prior is not None else None
+        fits, share = fit_probability(known) if known is not None else (torch.ones(size), 1.0)
+        self.has_prior = known is not None
+        # On clean data the neighbours find (almost) nothing, and then nothing is ever weighed down.
+        self.active = share >= config.least_share
+        self.register_buffer("weight_N", fits if self.active else torch.ones(size))
+        self.register_buffer("prior_N", known.own_N.float() if known is not None else torch.zeros(size))
         self.register_buffer("total_N", torch.zeros(size))
         self.register_buffer("seen_N", torch.zeros(size))
-
-    def _from(self, fitted: tuple[Tensor, float]) -> Tensor:
-        fits, share = fitted
-        return torch.ones_like(fits) if share < self.config.least_share else fits
+        self.register_buffer("null_3", torch.zeros(3))
 
     def forward(self, index_B: Tensor) -> Tensor:
         """Weights of these rows, (B,)."""
@@ -190,49 +192,80 @@ class PairWeights(nn.Module):
     @torch.no_grad()
     def observe(self, index_B: Tensor, p_BD: Tensor, v_BD: Tensor, ids_BK: Tensor) -> None:
         """Note how far each pair's cosine stands out from those of its row and its column in the batch."""
+        if not self.active or len(index_B) < 8:
+            return
         cosine_BB = F.normalize(p_BD.float(), dim=1) @ F.normalize(v_BD.float(), dim=1).T
         other_BB = ~same_group(ids_BK, ids_BK)
         other_BB.fill_diagonal_(False)
-        count_B = other_BB.sum(1).clamp(min=2)
-        score_B = torch.zeros(len(index_B), device=cosine_BB.device)
-        for matrix in (cosine_BB, cosine_BB.T):
-            others = matrix * other_BB
-            mean_B = others.sum(1) / count_B
-            variance_B = (others.square().sum(1) / count_B - mean_B.square()).clamp(min=1e-6)
-            score_B += 0.5 * (matrix.diagonal() - mean_B) / variance_B.sqrt()
-        self.total_N.index_add_(0, index_B, score_B)
-        self.seen_N.index_add_(0, index_B, torch.ones_like(score_B))
+        standing_BB = torch.zeros_like(cosine_BB)
+        for dim in (0, 1):
+            count = other_BB.sum(dim, keepdim=True).clamp(min=2)
+            mean = (cosine_BB * other_BB).sum(dim, keepdim=True) / count
+            variance = ((cosine_BB - mean).square() * other_BB).sum(dim, keepdim=True) / count
+            standing_BB += 0.5 * (cosine_BB - mean) / variance.clamp(min=1e-6).sqrt()
+        self.total_N.index_add_(0, index_B, standing_BB.diagonal())
+        self.seen_N.index_add_(0, index_B, torch.ones(len(index_B), device=index_B.device))
+        others = standing_BB[other_BB]
+        self.null_3 += torch.stack([others.sum(), others.square().sum(), others.new_tensor(float(len(others)))])
 
     def refit(self, epoch: int) -> dict[str, float]:
-        """New weights from neighbours and the running estimate; returns `noise_share` and `mean_weight`."""
-        if epoch >= self.config.start_epoch and self.config.model_share and bool(self.seen_N.any()):
-            own = self.total_N / self.seen_N.clamp(min=1)
-            own = (own - own.mean()) / own.std().clamp(min=1e-6)
-            self.weight_N.copy_(self._from(_two_normals(self.prior_N + self.config.model_share * 2 * own)))
-        return {"mean_weight": float(self.weight_N.mean()), "noise_share": float((self.weight_N < 0.5).float().mean())}
+        """New weights from neighbours and the running estimate; returns `mean_weight` and `noise_share`."""
+        if self.active and epoch >= self.config.start_epoch and bool(self.seen_N.any()):
+            seen = self.seen_N > 0
+            own = (self.total_N / self.seen_N.clamp(min=1))[seen]
+            fits = _joint(self.prior_N[seen], own, self.weight_N[seen]) if self.has_prior else self._alone(own)
+            self.weight_N[seen] = fits
+        return {"mean_weight": float(self.weight_N.mean()), "noise_share": float(1 - self.weight_N.mean())}
+
+    def _alone(self, own_N: Tensor) -> Tensor:
+        """Without neighbours: the null is what mismatched pairs of the batches scored."""
+        mean = self.null_3[0] / self.null_3[2]
+        deviation = (self.null_3[1] / self.null_3[2] - mean.square()).clamp(min=1e-6).sqrt()
+        # Two points carry the null's mean and variance, which is all that the fit reads.
+        null = torch.stack([mean - deviation, mean + deviation]).repeat(500)
+        fits, share = fit_probability(Scores(own_N, null))
+        return fits if share >= self.config.least_share else torch.ones_like(fits)
 
 
-def _two_normals(score_N: Tensor) -> tuple[Tensor, float]:
-    """Probability of the upper of two normals, and the share of the lower one."""
+def _joint(prior_N: Tensor, own_N: Tensor, weight_N: Tensor) -> Tensor:
+    """Probability of the better of two normals over (neighbours' score, own score), started from these weights."""
     from sklearn.mixture import GaussianMixture
 
-    values = score_N.double().cpu().numpy()[:, None]
-    fitted = GaussianMixture(2, random_state=0, means_init=np.percentile(values, [25, 75])[:, None]).fit(values)
-    upper = int(np.argmax(fitted.means_[:, 0]))
-    fits = torch.from_numpy(fitted.predict_proba(values)[:, upper]).to(score_N.device)
-    fits = torch.where(score_N > float(fitted.means_[upper, 0]), fits.max(), fits)
-    return fits.float(), float(1 - fits.mean())
+    points = torch.stack([prior_N, own_N], dim=1).double().cpu().numpy()
+    start = weight_N.double().cpu().numpy().clip(0.01, 0.99)
+    means, precisions = [], []
+    for share in (1 - start, start):
+        mean = np.average(points, axis=0, weights=share)
+        covariance = np.cov(points.T, aweights=share) + 1e-6 * np.eye(2)
+        means.append(mean)
+        precisions.append(np.linalg.inv(covariance))
+    model = GaussianMixture(
+        2,
+        weights_init=[1 - start.mean(), start.mean()],
+        means_init=np.stack(means),
+        precisions_init=np.stack(precisions),
+        reg_covar=1e-4,
+        random_state=0,
+    ).fit(points)
+    better = int(np.argmax(model.means_[:, 1]))
+    fits = model.predict_proba(points)[:, better]
+    # The wider normal wins far out on every side; beyond the better one's centre that must not count against a pair.
+    beyond = (points >= model.means_[better]).all(axis=1)
+    fits[beyond] = fits.max()
+    return torch.from_numpy(fits).to(weight_N.device, weight_N.dtype)
 
 
 def build_pair_weights(config: NoiseConfig, text_NH: Any, image_NV: Any, ids_NK: Array) -> PairWeights:
     """Pair weights of N training pairs from their frozen features; either side may be None (no neighbours then)."""
     size = len(ids_NK)
-    if text_NH is None or image_NV is None:
+    if text_NH is None or image_NV is None or size <= config.neighbours:
         return PairWeights(size, config)
     rows = np.arange(size)
     text, image = (torch.from_numpy(np.asarray(side[rows], dtype=np.float32)) for side in (text_NH, image_NV))
     ids = torch.from_numpy(ids_NK)
-    first = neighbour_agreement(text, image, ids, config)
-    fits, _ = fit_probability(first)
-    # A second look, in which neighbours that do not fit themselves have little to say.
-    return PairWeights(size, config, neighbour_agreement(text, image, ids, config, fits.clamp(min=0.02)))
+    scores = neighbour_agreement(text, image, ids, config)
+    for _ in range(config.passes - 1):
+        # Another look, in which neighbours that do not fit themselves have little to say.
+        fits, _ = fit_probability(scores)
+        scores = neighbour_agreement(text, image, ids, config, fits.clamp(min=0.02))
+    return PairWeights(size, config, scores)

@@ -32,8 +32,13 @@ class DataSection(DataConfig):
 
 
 class EvaluationConfig(Config):
-    """What is measured while training, beside retrieval: `sts` is a folder whose STS-B dev part gives `sts_dev`."""
+    """What is measured while training, to keep the best weights.
 
+    `retrieval` on the dev part (`data.dev`, else `data.val`); false leaves `val` for the final report alone and keeps
+    the last weights. `sts` is a folder whose STS-B dev part gives `sts_dev`.
+    """
+
+    retrieval: bool = True
     sts: str | None = None
 
 

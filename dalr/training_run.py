@@ -174,7 +174,8 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
     objective = build_objective(config.objective, model, pair_weights=weights)
     measured = [build(part) if part is not None and model.image is not None else None for part in (dev, val)]
     dev_part, val_part = (None if found is None else Part(*found) for found in measured)
-    evaluate, metric = choose_evaluation(config.objective, config.train.metric, dev_part, config.evaluation.sts)
+    selecting = dev_part if config.evaluation.retrieval else None
+    evaluate, metric = choose_evaluation(config.objective, config.train.metric, selecting, config.evaluation.sts)
     train_config = config.train.model_copy(update={"metric": metric})
     stream = TrainingData(
         rows,

@@ -44,8 +44,10 @@ TILE_ROWS = 512
 class ObjectiveConfig(Config):
     """Which method, and the weights and temperatures in which it differs from its profile.
 
-    A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names
-    every value that was used.
+    A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names every
+    value that was used. `soft_temperature` is that of the teachers' similarities (`image_teacher_temperature` where
+    the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
+    cross-modal temperature of the moment, held constant.
     """
 
     name: Method = "dalr"
@@ -64,6 +66,7 @@ class ObjectiveConfig(Config):
     consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
     matching: bool = False
     soft_temperature: Temperature = 0.05
+    student_temperature: Temperature | None = None
     image_teacher_temperature: Temperature | None = None
     rank_form: Literal["list_mle", "list_net", "position_list_mle"] = "list_mle"
     rank_temperature: Temperature = 0.05
@@ -293,7 +296,8 @@ class AlignmentObjective(Objective):
     ) -> Tensor:
         """½ [KL(Q^tt ‖ P^tv) + KL(Q^vv ‖ P^vt)], or the one of them that has a teacher."""
         config = self.config
-        common = {**common, "student_temperature": config.soft_temperature, "weight": weight, "confidence": confidence}
+        common = {**common, "student_temperature": self._student_temperature(), "weight": weight}
+        common["confidence"] = confidence
         halves: list[Tensor] = []
         if text_teacher is not None:
             temperature = config.soft_temperature
@@ -329,7 +333,7 @@ class AlignmentObjective(Objective):
                 first,
                 second,
                 teacher,
-                student_temperature=config.soft_temperature,
+                student_temperature=self._student_temperature(),
                 teacher_temperature=config.soft_temperature,
                 **common,
             )
@@ -356,6 +360,11 @@ class AlignmentObjective(Objective):
         if not self.config.uses_images:
             unused += [model.image, model.image_head]
         return [module for module in unused if module is not None]
+
+    def _student_temperature(self) -> Tensor | float:
+        if self.config.student_temperature is not None:
+            return self.config.student_temperature
+        return torch.as_tensor(self.temperature()).detach()
 
     def idle_parameters(self, model: DualEncoder, kind: Kind) -> list[nn.Parameter]:
         """On texts alone: the image side, scale, bias and matching head, and the text head unless it is distilled."""

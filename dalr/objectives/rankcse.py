@@ -8,6 +8,7 @@ PROFILE = {
     "temperature": 0.05,
     "soft_intra": 1.0,
     "soft_temperature": 0.05,
+    "student_temperature": 0.05,
     "rank": 0.1,
     "rank_temperature": 0.05,
     "intra_space": "sentence",

