@@ -52,8 +52,8 @@ def estimate_embedding(
 ) -> dict[str, Any]:
     """Seconds to embed all distinct images and texts of a manifest, decoding included; `sides` leaves one out.
 
-    Returns images, images_per_second, texts, texts_per_second (None for a side that is left out, or has no rows or no tower), seconds and
-    measured_on (how many of each).
+    Returns images, images_per_second, texts, texts_per_second (None for a side that is left out, or has no rows or
+    no tower), seconds and measured_on (how many of each).
     """
     images = _distinct(manifest.images)
     texts = sorted({text for text in manifest.texts if text})

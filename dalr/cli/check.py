@@ -83,7 +83,7 @@ def check(
     from dalr.catalogue.joined import join_manifests
     from dalr.config import parse_config
     from dalr.data.manifest import DataConfig
-    from dalr.errors import UsageError
+    from dalr.errors import DataError, UsageError
 
     start = time.perf_counter()
     run = _run_config(config, set_keys)
@@ -102,12 +102,18 @@ def check(
         raise UsageError("name the data to check, or a --config whose data.train does")
     manifests = _read(sources, columns, split)
     manifest = join_manifests(manifests)
-    counts, limit, estimate = _cost(run, model, manifests, manifest)
+    counts, limit, estimate, failure = None, 0, None, ""
+    try:
+        counts, limit, estimate = _cost(run, model, manifests, manifest)
+    except DataError as error:
+        # The report says what is wrong with the data; that no run can be put together on it follows from that.
+        failure = f"no estimate: {error}"
     with bar("opening images") as progress:
         report = check_catalogue(
             manifest, open_images=open_images, token_counts=counts, token_limit=limit, progress=progress
         )
     report.estimate = estimate
+    report.notes += [failure] if failure else []
     report.seconds = round(time.perf_counter() - start, 2)
     if bad_rows is not None:
         from dataclasses import asdict
