@@ -138,8 +138,9 @@ def load_trained_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors named `parameter/state`; safetensors holds them, nothing is pickled."""
     return {
-        f"{names[parameter]}/{key}": value if isinstance(value, Tensor) else torch.tensor(value)
-        for parameter, state in optimizer.state.items()
+        f"{name}/{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, name in names.items()
+        for state in [optimizer.state.get(parameter, {})]
         for key, value in state.items()
     }
 

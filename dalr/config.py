@@ -58,7 +58,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """A copy of `values` with each `a.b=value` set; the value is read as YAML (`null`, `[1, 2]`, `1e-4`)."""
     import yaml
 
-    result = _copy(values)
+    result: dict[str, Any] = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
@@ -99,8 +99,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def _explain(kind: type[BaseModel], error: Mapping[str, Any], source: str) -> str:
     location = [part for part in error["loc"] if isinstance(part, str | int)]
     if error["type"] == "extra_forbidden":
-        *parents, name = location
-        parents, known = _fields_at(kind, parents)
+        name = location[-1]
+        parents, known = _fields_at(kind, location[:-1])
         hint = nearest(str(name), known)
         if "did you mean" not in hint:
             elsewhere = _find_field(kind, str(name))

@@ -10,7 +10,7 @@ from dalr.config import Config, load_config
 from dalr.data.manifest import DataConfig
 from dalr.model import ModelConfig
 from dalr.noise import NoiseConfig
-from dalr.objectives import ObjectiveConfig
+from dalr.objectives import Kind, ObjectiveConfig
 from dalr.teachers import TeacherConfig
 from dalr.trainer import TrainConfig
 
@@ -26,7 +26,7 @@ class DataSection(DataConfig):
 
     corpus: str | None = None
     triplets: str | None = None
-    mix: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    mix: dict[Kind, Annotated[int, Field(ge=0)]] | None = None
     shuffle_captions: Annotated[float, Field(ge=0, le=1)] = 0.0
     cache: str | None = None
 

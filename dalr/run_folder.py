@@ -39,12 +39,10 @@ def read_run(out: Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record if {"config", "status"} <= record.keys() else _broken(path)
+        if {"config", "status"} <= record.keys():
+            return record
     except (OSError, ValueError, AttributeError):
-        return _broken(path)
-
-
-def _broken(path: Path) -> Any:
+        pass
     raise UsageError(f"{path}: cannot be read as a run's record; choose another --out, or delete the folder")
 
 

@@ -39,14 +39,14 @@ class TrainingData:
         batch_size: int,
         seed: int,
         fingerprint: str,
-        mix: Mapping[str, int] | None = None,
+        mix: Mapping[Kind, int] | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.seed = seed
         streams = {kind: Stream(len(part), batch_size, seed, f"{fingerprint}/{kind}") for kind, part in rows.items()}
-        ratio = {kind: (mix or {}).get(kind, 0 if mix else 1) for kind in rows}
-        self.stream = MixedStreams({str(kind): stream for kind, stream in streams.items()}, dict(ratio))
+        ratio = {str(kind): (mix or {}).get(kind, 0 if mix else 1) for kind in rows}
+        self.stream = MixedStreams({str(kind): stream for kind, stream in streams.items()}, ratio)
         # An epoch is one pass over the pairs where there are any, with the text steps mixed in between.
         main: Kind = "pairs" if ratio.get("pairs") else "text"
         self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]

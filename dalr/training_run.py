@@ -242,7 +242,10 @@ def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
             for start in range(0, len(chosen), SAMPLE_BATCH):
                 block = chosen[start : start + SAMPLE_BATCH]
                 inputs = column.take(block, block)
-                features.append((inputs if isinstance(column, Features) else tower(inputs)).numpy())
+                if tower is not None and not isinstance(column, Features):
+                    inputs = tower(inputs)
+                assert isinstance(inputs, torch.Tensor)
+                features.append(inputs.numpy())
         head.fit_input(np.concatenate(features))
 
 
@@ -357,3 +360,36 @@ class DALRTrainer(Trainer):
 
 def _manifest(source: Manifest | str | Path, columns: DataConfig) -> Manifest:
     return source if isinstance(source, Manifest) else Manifest.load(str(source), columns)
+
+
+def heads_benchmark(
+    config: RunConfig, steps: int, embedding: Progress | None = None
+) -> tuple[Callable[[], float], dict[str, Callable[[], float]]]:
+    """What `dalr bench train` times: the bare loop, and ours as `clip` and with the config's own objective.
+
+    Raises ConfigError where a tower is in training: the bare loop reads cached features.
+    """
+    import tempfile
+
+    from dalr.bench.train import bare_loop
+
+    clip = config.model_copy(update={"objective": parse_config(ObjectiveConfig, {"name": "clip"}, "bench")})
+    plans = {"clip": clip, "own": config}
+    rows = assemble(config, embedding).data.rows["pairs"]
+    if not (isinstance(rows.text, Features) and isinstance(rows.image, Features)):
+        raise ConfigError("bench train: both towers must be frozen; set model.text.train and model.image.train")
+    text, image = (torch.from_numpy(column.array[:]) for column in (rows.text, rows.image))
+    head = config.model.text_head
+    train = config.train
+
+    def bare() -> float:
+        hidden = head.hidden if head.kind == "mlp" else None
+        size = train.batch_size
+        return bare_loop(text, image, dim=config.model.dim, hidden=hidden, batch_size=size, steps=steps, lr=train.lr)
+
+    def ours(settings: RunConfig) -> float:
+        plan = assemble(settings)
+        with tempfile.TemporaryDirectory() as out:
+            return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
+
+    return bare, {name: partial(ours, settings) for name, settings in plans.items()}

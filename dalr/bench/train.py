@@ -30,7 +30,7 @@ def bare_loop(
         logits_BB = scale.exp() * p_BD @ v_BD.T
         loss = (F.cross_entropy(logits_BB, target) + F.cross_entropy(logits_BB.T, target)) / 2
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return time.perf_counter() - start
 

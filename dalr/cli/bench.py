@@ -1,5 +1,6 @@
 """`dalr bench`: time and memory against plain code, measured on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -95,3 +96,40 @@ def bench_images(
         f"ours is {ratio['median']:.2f} times the plain loop ({spread(ratio)} over the rounds); "
         f"features differ by at most {found['difference']:.1e}"
     )
+
+
+@command(bench_app, "train")
+def bench_train(
+    config: Annotated[Path, typer.Argument(help="A training config whose two towers are frozen.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides.")] = None,
+    steps: Annotated[int, typer.Option(min=10, help="Optimizer steps a run.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the bare loop and ours take turns.")] = 5,
+    json_output: Json = False,
+) -> None:
+    """Training of heads on cached features: our whole loop against the shortest plain PyTorch loop.
+
+    The bare loop has the same heads, batch and optimizer, plain symmetric InfoNCE, and neither logs, masks nor saves.
+    Ours runs as `dalr train` does, with its log, its checkpoints and all, once with the objective clip and once with
+    that of the config. All take turns within one process; ratios are taken within a round.
+
+    --json prints: steps, rounds, batch_size, threads, bare_seconds, clip and own (each: seconds, ratio); each figure
+    as median, min, max.
+    """
+    from dalr.bench.train import compare
+    from dalr.run import load_run_config
+    from dalr.training_run import heads_benchmark
+
+    settings = load_run_config(config, [*(overrides or []), f"train.steps={steps}", "evaluation.retrieval=false"])
+    with bar("embedding") as progress:
+        bare, ours = heads_benchmark(settings, steps, progress)
+    found = {"steps": steps, "batch_size": settings.train.batch_size, **compare(bare, ours, rounds=rounds)}
+    if json_output:
+        print_json(found)
+        return
+    table = Table("loop", "seconds", "ratio to the bare loop")
+    table.add_row("bare PyTorch", f"{found['bare_seconds']['median']:.2f}", "1")
+    for name in ours:
+        line = found[name]
+        spread = f"{line['ratio']['median']:.2f} ({line['ratio']['min']:.2f}–{line['ratio']['max']:.2f})"
+        table.add_row(name, f"{line['seconds']['median']:.2f}", spread)
+    Console().print(table)

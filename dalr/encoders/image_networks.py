@@ -90,7 +90,7 @@ def load_timm(
     if pretrained and name.weights is not None:
         _load_headless(model, Path(name.weights), f"timm:{architecture}/{name.weights}")
     source = {key: value for key, value in model.pretrained_cfg.items() if key not in ("file", "source", "url")}  # type: ignore[union-attr, operator]
-    described = {"name": architecture, "args": args, "pretrained_cfg": source}
+    described: dict[str, Any] = {"name": architecture, "args": args, "pretrained_cfg": source}
     if stages:
         _check_stages(model, stages, architecture)
         described["stages"] = list(stages)

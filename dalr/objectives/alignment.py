@@ -228,7 +228,8 @@ class AlignmentObjective(Objective):
             return batch.weight_B
         if self.training:
             self.pair_weights.observe(batch.index_B, embeddings["p1"].detach(), embeddings["v"].detach(), batch.ids_BK)
-        return batch.weight_B * self.pair_weights(batch.index_B)
+        known_B: Tensor = self.pair_weights(batch.index_B)
+        return batch.weight_B * known_B
 
     def _info(self, embeddings: Mapping[str, Tensor], common: dict[str, Any]) -> Tensor:
         config = self.config
@@ -263,7 +264,9 @@ class AlignmentObjective(Objective):
                 views, v_BD, scale=1.0 / self.temperature(), bias=self.bias, weight=weight, **common
             )
         elif config.cross:
-            margin = {"margin": config.margin, "margin_sim": text_teacher} if config.margin and text_teacher else {}
+            margin: dict[str, Any] = {}
+            if config.margin and text_teacher is not None:
+                margin = {"margin": config.margin, "margin_sim": text_teacher}
             parts["cross"] = losses.cross_modal(
                 views, v_BD, temperature=self.temperature(), weight=weight, **margin, **common
             )
@@ -356,7 +359,7 @@ class AlignmentObjective(Objective):
 
     def unused_modules(self, model: DualEncoder) -> list[nn.Module]:
         """Heads and image tower, as far as no term of this objective reaches them."""
-        unused = [] if self.config.uses_shared_text else [model.text_head]
+        unused: list[nn.Module | None] = [] if self.config.uses_shared_text else [model.text_head]
         if not self.config.uses_images:
             unused += [model.image, model.image_head]
         return [module for module in unused if module is not None]

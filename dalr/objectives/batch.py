@@ -76,11 +76,17 @@ class Column(Protocol):
         ...
 
 
+class Table(Protocol):
+    """Rows by number: an array, or rows of a feature store that are read when they are asked for."""
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Features:
     """Rows of an embedding, ready or memory-mapped: shape (N, width), given as float32."""
 
-    array: np.ndarray
+    array: Table
 
     def take(self, rows: np.ndarray, seeds: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(self.array[rows], dtype=np.float32))
