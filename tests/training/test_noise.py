@@ -1,0 +1,125 @@
+"""Pair weights.
+
+Invariants: on clean pairs every weight is and stays 1; captions moved to other rows get lower weights than the
+others, before training (neighbours) and after it (the model's own estimate); rows of one group do not vouch for each
+other; all that it knows lies in buffers; without frozen features the model's estimate alone finds them.
+
+Not vacuous: the same scores on the same data without moved captions are checked to find nothing.
+"""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+
+from dalr.noise import NoiseConfig, PairWeights, Scores, build_pair_weights, fit_probability, neighbour_agreement
+
+SIZE, KINDS = 600, 30
+CONFIG = NoiseConfig()
+
+
+def catalogue(share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Text and image features around 30 kinds of product, ids, and which captions were moved to another kind."""
+    generator = np.random.default_rng(seed)
+    kind = np.arange(SIZE) % KINDS
+    image = generator.normal(size=(KINDS, 24))[kind] + 0.5 * generator.normal(size=(SIZE, 24))
+    text = generator.normal(size=(KINDS, 16))[kind] + 0.5 * generator.normal(size=(SIZE, 16))
+    caption = np.arange(SIZE)
+    moved = generator.permutation(SIZE)[: round(share * SIZE)]
+    caption[moved] = np.roll(moved, 1)
+    ids = np.stack([np.arange(SIZE), SIZE + caption], axis=1)
+    return text[caption].astype(np.float32), image.astype(np.float32), ids, kind[caption] != kind
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_neighbours_find_moved_captions(share: float) -> None:
+    text, image, ids, wrong = catalogue(share)
+    weights = build_pair_weights(CONFIG, text, image, ids)
+    assert weights.active
+    found = weights(torch.arange(SIZE)).numpy()
+    assert roc_auc_score(wrong, -found) > 0.97
+    assert 0 <= found.min() <= found.max() <= 1
+    assert 1 - found.mean() == pytest.approx(wrong.mean(), abs=0.06)
+
+
+def test_clean_pairs_keep_a_weight_of_one() -> None:
+    text, image, ids, _ = catalogue(0.0)
+    weights = build_pair_weights(CONFIG, text, image, ids)
+    assert not weights.active
+    weights.observe(torch.arange(64), torch.randn(64, 8), torch.randn(64, 8), torch.from_numpy(ids[:64]))
+    weights.refit(5)
+    assert bool((weights.weight_N == 1).all())
+
+
+def train_batches(weights: PairWeights, wrong: np.ndarray, ids: np.ndarray, strength: float) -> None:
+    """What a model half-way through training would show: pairs that fit agree, the others do not."""
+    generator = torch.Generator().manual_seed(1)
+    v_ND = F.normalize(torch.randn(SIZE, 32, generator=generator), dim=1)
+    noise = F.normalize(torch.randn(SIZE, 32, generator=generator), dim=1)
+    p_ND = F.normalize(noise + strength * torch.from_numpy(~wrong)[:, None] * v_ND, dim=1)
+    for rows in torch.randperm(SIZE, generator=generator).split(100):
+        weights.observe(rows, p_ND[rows], v_ND[rows], torch.from_numpy(ids)[rows])
+
+
+def test_the_models_own_estimate_joins_the_neighbours() -> None:
+    text, image, ids, wrong = catalogue(0.3)
+    # Photos so noisy that the neighbours alone are unsure.
+    image = image + np.random.default_rng(5).normal(scale=2.0, size=image.shape).astype(np.float32)
+    weights = build_pair_weights(CONFIG, text, image, ids)
+    assert weights.active
+    before = roc_auc_score(wrong, -weights.weight_N.numpy())
+    train_batches(weights, wrong, ids, strength=0.5)
+    figures = weights.refit(CONFIG.start_epoch)
+    after = roc_auc_score(wrong, -weights.weight_N.numpy())
+    assert after > before + 0.01
+    assert figures["mean_weight"] == pytest.approx(float(weights.weight_N.mean()))
+
+
+def test_the_model_alone_finds_them_where_nothing_is_frozen() -> None:
+    _, _, ids, wrong = catalogue(0.3)
+    weights = PairWeights(SIZE, CONFIG)
+    assert bool((weights.weight_N == 1).all())
+    train_batches(weights, wrong, ids, strength=1.0)
+    weights.refit(CONFIG.start_epoch - 1)
+    assert bool((weights.weight_N == 1).all()), "too early to judge"
+    weights.refit(CONFIG.start_epoch)
+    assert roc_auc_score(wrong, -weights.weight_N.numpy()) > 0.95
+    clean = PairWeights(SIZE, CONFIG)
+    train_batches(clean, np.zeros(SIZE, dtype=bool), ids, strength=1.5)
+    clean.refit(CONFIG.start_epoch)
+    assert float(clean.weight_N.mean()) > 0.97
+
+
+def test_everything_known_is_in_the_state() -> None:
+    text, image, ids, wrong = catalogue(0.3)
+    first = build_pair_weights(CONFIG, text, image, ids)
+    train_batches(first, wrong, ids, 1.0)
+    second = build_pair_weights(CONFIG, text, image, ids)
+    second.load_state_dict(first.state_dict())
+    first.refit(9)
+    second.refit(9)
+    assert torch.equal(first.weight_N, second.weight_N)
+
+
+def test_a_group_does_not_vouch_for_itself() -> None:
+    text, image, ids, _ = catalogue(0.0)
+    # Ten rows with one caption and one group of photos that have nothing to do with it.
+    odd = np.arange(10)
+    image[odd] = image[odd[0]] + 0.01 * np.random.default_rng(0).normal(size=(10, 24))
+    text[odd] = -text[odd[0]]
+    ids[odd, 0] = ids[0, 0]
+    scores = neighbour_agreement(*(torch.from_numpy(x) for x in (text, image, ids)), CONFIG).standardised()
+    assert scores.own_N[:10].max() < scores.own_N[10:].median()
+
+
+def test_the_mixture_finds_the_share_and_never_falls() -> None:
+    generator = torch.Generator().manual_seed(0)
+    null = torch.randn(5000, generator=generator)
+    own = torch.cat([torch.randn(300, generator=generator), 4 + 0.7 * torch.randn(700, generator=generator)])
+    fits, share = fit_probability(Scores(own, null))
+    assert share == pytest.approx(0.3, abs=0.03)
+    order = own.argsort()
+    above = order[own[order] > 1]
+    assert bool((fits[above].diff() >= -1e-6).all())
+    assert fit_probability(Scores(4 + torch.randn(500, generator=generator), null))[1] < 0.01
