@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,15 @@ def train(values: Settings, out: str) -> None:
     from dalr.training_run import run_training
 
     torch.set_num_threads(1)
-    # Deprecated API behind --json is not called here: the function that the command calls is.
     run_training(parse_config(RunConfig, values), out)
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[ForkServerContext]:
+def processes() -> ForkServerContext:
     """Processes that start in a moment, since their parent has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dalr.training_run", "accelerate", "timm", "transformers", "tokenizers"])
-    yield context
+    return context
 
 
 def start(processes: ForkServerContext, values: Settings, out: Path) -> ForkServerProcess:
