@@ -21,8 +21,8 @@ from dalr.model import DualEncoder
 from dalr.objectives import Objective
 from dalr.trainer import TrainConfig, TrainData, Trainer
 
-IMAGES, TEXTS = 32, 128
-WARM_UP, STEPS = 2, 4
+IMAGES, TEXTS = 48, 256
+WARM_UP = 2
 
 
 def write_sample(manifest: Manifest, count: int, path: Path) -> int:
@@ -71,9 +71,9 @@ def estimate_embedding(
 
 
 def estimate_steps(
-    model: DualEncoder, objective: Objective, data: TrainData, config: TrainConfig, *, scale: float
+    model: DualEncoder, objective: Objective, data: TrainData, config: TrainConfig, *, scale: float, steps: int = 4
 ) -> dict[str, Any]:
-    """Run a few real steps of the loop; seconds a step and peak memory, multiplied by `scale`.
+    """Run `steps` real steps of the loop after a warm-up; seconds a step and peak memory, multiplied by `scale`.
 
     `scale` is the planned batch over the measured one (1 where the whole batch was run). Memory is the process's
     peak: what it held before the steps once, what they added `scale` times.
@@ -84,7 +84,7 @@ def estimate_steps(
     stamps: list[float] = []
     quick = config.model_copy(
         update={
-            "steps": WARM_UP + STEPS, "metric": None, "evaluate_every": None, "log_every": 1, "compile": False,
+            "steps": WARM_UP + steps, "metric": None, "evaluate_every": None, "log_every": 1, "compile": False,
             "gradient_norms_every": None, "trackers": [], "warmup": 0.0,
         }
     )  # fmt: skip

@@ -55,7 +55,9 @@ def estimate_run(
         )
         plan = assemble(small)
         at_once = min(wanted, config.train.chunk or wanted)
-        found = estimate_steps(plan.model, plan.objective, plan.data, plan.train_config, scale=at_once / batch)
+        found = estimate_steps(
+            plan.model, plan.objective, plan.data, plan.train_config, scale=at_once / batch, steps=4 if trained else 12
+        )
         # A tower in training is run in every step and has nothing embedded beforehand.
         towers = {"text": config.model.text, "image": config.model.image}
         frozen = [side for side, tower in towers.items() if tower is not None and tower.train == "frozen"]

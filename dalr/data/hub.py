@@ -8,11 +8,14 @@ from typing import Any
 
 from dalr.data.packing import Keep, files_identity, packed_parts
 from dalr.data.records import Part, as_cell, one_line, open_stream, quiet_datasets
+from dalr.data.webdataset import is_pickled
 from dalr.errors import DataError
 
 # Rows read at once: what a damaged place can cost, and with pictures in them some hundred megabytes at most.
 BATCH = 1_000
 PICTURE_BATCH = 128
+# The readers of `datasets` that are used; others exist, and older versions had one for pickles.
+READERS = ("csv", "json", "parquet", "arrow", "text", "imagefolder", "webdataset")
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
@@ -22,7 +25,12 @@ def read_parquet(path: Path, split: str | None = None) -> list[Part]:
         stream = open_stream("parquet", path)
     except Exception as error:
         raise DataError(f"{path}: is not a Parquet file that can be read ({one_line(error)})") from None
-    return _parts([(path.name, split, stream)], files_identity([path]), path.parent)
+
+    def fill(keep: Keep) -> list[Part]:
+        part = _read(stream, Part(path.name, split=split), keep, path.parent)
+        return [_read_groups(path, stream.features, Part(path.name, split=split), keep) if part.bad else part]
+
+    return packed_parts(files_identity([path]), fill) if _holds_bytes(stream.features) else fill(_no_pictures)
 
 
 def read_saved(folder: Path) -> list[Part]:
@@ -48,17 +56,48 @@ def read_hub(name: str, root: Path) -> list[Part]:
 
     path, _, config = name.partition(":") if not os.path.exists(name) else (name, "", "")
     try:
+        builder = _builder(path, config)
         with quiet_datasets():
-            builder = datasets.load_dataset_builder(path, config or None)
             found = datasets.load_dataset(path, config or None, streaming=True)
-        identity = [name, str(builder.config.data_files), str(builder.hash)]
+        streams = _streams(Path(path).name, found)
     except Exception as error:
-        kind = "folder" if os.path.exists(name) else "data set on the hub"
-        raise DataError(f"{name}: cannot be read as a {kind} ({one_line(error)})") from None
+        raise _unreadable(name, error) from None
+    pickled = [column for _, _, stream in streams for column in stream.features or () if is_pickled(column)]
+    if pickled:
+        raise DataError(f"{name}: its shards hold members that end in '.{pickled[0]}': a pickle can run code")
+    identity = [name, str(builder.config.data_files), str(builder.hash)]
     files = [Path(file) for group in (builder.config.data_files or {}).values() for file in group]
     if all(file.exists() for file in files):
         identity += files_identity(files)
-    return _parts(_streams(Path(path).name, found), identity, root)
+    return _parts(streams, identity, root)
+
+
+def tables_by_split(folder: Path) -> dict[str, list[Path]]:
+    """The data files that a local folder's own layout (README, `data/train-*`, …) names, by split.
+
+    Raises DataError for a folder whose layout is not understood, or whose files are of a kind that is not read.
+    """
+    try:
+        builder = _builder(str(folder))
+    except Exception as error:
+        raise _unreadable(str(folder), error) from None
+    return {str(split): [Path(file) for file in files] for split, files in (builder.config.data_files or {}).items()}
+
+
+def _builder(path: str, config: str = "") -> Any:
+    import datasets
+
+    with quiet_datasets():
+        builder = datasets.load_dataset_builder(path, config or None)
+    kind = type(builder).__module__.rsplit(".", 1)[-1]
+    if kind not in READERS:
+        raise DataError(f"its files are of the kind '{kind}'; expected one of {', '.join(READERS)}")
+    return builder
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    kind = "folder" if os.path.exists(name) else "data set on the hub"
+    return DataError(f"{name}: cannot be read as a {kind} ({one_line(error)})")
 
 
 def is_hub_name(source: str) -> bool:
@@ -76,35 +115,56 @@ def _parts(streams: list[tuple[str, str | None, Any]], identity: list[Any], root
     def fill(keep: Keep) -> list[Part]:
         return [_read(stream, Part(file, split=split), keep, root) for file, split, stream in streams]
 
-    def refuse(content: bytes, name: str) -> Any:
-        raise AssertionError("no column was announced to hold pictures")
-
     if any(_holds_bytes(stream.features) for _, _, stream in streams):
         return packed_parts(identity, fill)
-    return fill(refuse)
+    return fill(_no_pictures)
+
+
+def _no_pictures(content: bytes, name: str) -> Any:
+    raise AssertionError("no column was announced to hold pictures")
 
 
 def _read(stream: Any, part: Part, keep: Keep, root: Path) -> Part:
     """Copy a stream's rows into `part`. What is read before a damaged place is kept, the place recorded."""
-    features = stream.features
-    size = PICTURE_BATCH if _holds_bytes(features) else BATCH
+    size = PICTURE_BATCH if _holds_bytes(stream.features) else BATCH
     number = 0
     try:
         for columns in _batches(stream, size):
-            length = len(next(iter(columns.values()), []))
-            for name, cells in columns.items():
-                labels = getattr((features or {}).get(name), "names", None)
-                part.columns.setdefault(name, [None] * number).extend(
-                    _cell(cell, labels, keep, root, f"{name}-{number + place}") for place, cell in enumerate(cells)
-                )
-            part.rows.extend(range(number + 1, number + length + 1))
-            number += length
+            number += _append(part, columns, number, stream.features, keep, root)
     except Exception as error:
-        if not number:
-            raise DataError(f"{part.file}: cannot be read ({one_line(error)})") from None
-        part.refuse(number + 1, f"is damaged, and all that follows ({one_line(error)})")
-        part.columns = {name: cells[:number] for name, cells in part.columns.items()}
+        what = "is damaged, and all that follows" if number else "cannot be read, nor can what follows"
+        part.refuse(number + 1, f"{what} ({one_line(error)})")
     return part
+
+
+def _read_groups(path: Path, features: Any, part: Part, keep: Keep) -> Part:
+    """A damaged Parquet file group by group: each damaged group of rows costs itself alone."""
+    from pyarrow import parquet
+
+    number = 0
+    with parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            try:
+                _append(part, file.read_row_group(group).to_pydict(), number, features, keep, path.parent)
+            except Exception as error:
+                part.refuse(number + 1, f"to {number + count} are damaged ({one_line(error)})")
+            number += count
+    if not part.rows:
+        raise DataError(f"{path}: cannot be read ({part.bad[0].reason if part.bad else 'it has no rows'})")
+    return part
+
+
+def _append(part: Part, columns: dict[str, list[Any]], number: int, features: Any, keep: Keep, root: Path) -> int:
+    """Add rows that begin after row `number`; how many they were."""
+    length = len(next(iter(columns.values()), []))
+    for name, cells in columns.items():
+        labels = getattr((features or {}).get(name), "names", None)
+        part.columns.setdefault(name, [None] * len(part.rows)).extend(
+            _cell(cell, labels, keep, root, f"{name}-{number + place}") for place, cell in enumerate(cells, start=1)
+        )
+    part.rows.extend(range(number + 1, number + length + 1))
+    return length
 
 
 def _batches(stream: Any, size: int) -> Iterator[dict[str, list[Any]]]:

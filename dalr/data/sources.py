@@ -110,7 +110,7 @@ def _read_folder(folder: Path, separator: str | None, encoding: str | None) -> l
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
     if not names:
         raise DataError(f"{folder}: is an empty folder; expected {KINDS}")
-    from dalr.data.hub import read_hub, read_saved
+    from dalr.data.hub import read_hub, read_saved, tables_by_split
 
     if {"dataset_dict.json", "dataset_info.json", "state.json"} & set(names):
         return read_saved(folder)
@@ -133,6 +133,11 @@ def _read_folder(folder: Path, separator: str | None, encoding: str | None) -> l
             return [part for group in parts for part in group]
         if not _holds_pictures(folder) and not _holds_tables(folder):
             raise DataError(f"{folder}: is a folder without pictures or tables; expected {KINDS}")
+    found = tables_by_split(folder)
+    if found and all(path.suffix.lower() in TABLES and path.exists() for paths in found.values() for path in paths):
+        # File by file, so that a broken row costs itself and is named by its own file.
+        files = [(split, path) for split, paths in found.items() for path in paths]
+        return [part for split, path in files for part in _read_file(path, split, separator, encoding)]
     return read_hub(str(folder), folder)
 
 

@@ -113,6 +113,11 @@ def read_samples(survey: Survey, part: Part) -> Iterator[tuple[int, dict[str, An
         part.refuse(len(survey.samples) + 1, survey.damage)
 
 
+def is_pickled(ending: str) -> bool:
+    """Whether any part of a member's ending is one that is read by unpickling."""
+    return any(piece in PICKLED for piece in ending.lower().split("."))
+
+
 def _through_datasets(survey: Survey) -> Iterator[dict[str, Any]]:
     """Ending → value of each sample of a sound shard, by `datasets`; ends early where that reader fails."""
     try:
@@ -140,7 +145,7 @@ def _sort_in(samples: list[Sample], member: tarfile.TarInfo) -> None:
     sample = samples[-1]
     ending = ending.lower()
     last = ending.rsplit(".", 1)[-1]
-    if last in PICKLED or any(piece in PICKLED for piece in ending.split(".")):
+    if is_pickled(ending):
         sample.reason = f"member '{member.name}' is refused: '.{ending}' may be a pickle, which can run code"
     elif last in COMPRESSED:
         sample.reason = sample.reason or f"member '{member.name}' is compressed; unpack it"

@@ -139,7 +139,7 @@ def test_broken_parquet(tmp_path: Path) -> None:
         Manifest.load(tmp_path / "d.parquet")
 
 
-def test_a_damaged_row_group_costs_what_follows_alone(tmp_path: Path) -> None:
+def test_a_damaged_row_group_costs_itself(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -153,9 +153,14 @@ def test_a_damaged_row_group_costs_what_follows_alone(tmp_path: Path) -> None:
     content[place - 3_000 : place] = os.urandom(3_000)
     path.write_bytes(bytes(content))
     manifest = Manifest.load(tmp_path / "d.parquet")
-    assert 2_000 <= len(manifest) < 4_000
-    assert manifest.texts == texts[: len(manifest)]
-    assert "is damaged, and all that follows" in manifest.bad[0].reason
+    assert manifest.texts == texts[:3_000]
+    assert (manifest.bad[0].where, manifest.bad[0].reason[:19]) == ("d.parquet:3001", "to 4000 are damaged")
+    content[100:2_000] = os.urandom(1_900)
+    path.write_bytes(bytes(content))
+    manifest = Manifest.load(path)
+    assert manifest.texts == texts[1_000:3_000]
+    assert manifest.where(0) == "d.parquet:1001"
+    assert [bad.row for bad in manifest.bad] == [1, 3001]
 
 
 def test_saved_data_sets(tmp_path: Path) -> None:
@@ -185,6 +190,27 @@ def test_a_folder_in_hub_layout(tmp_path: Path) -> None:
     manifest = Manifest.load(tmp_path / "hub")
     assert len(manifest) == 10
     assert len(set(manifest.keys)) == 10
+
+
+def test_a_hub_folder_of_tables_keeps_its_good_rows(tmp_path: Path) -> None:
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    (tmp_path / "hub" / "README.md").write_text("# A data set of tables\n")
+    (tmp_path / "hub" / "data" / "train.csv").write_text("text,n\nfirst one,1\nbroken\nsecond one,2\n")
+    (tmp_path / "hub" / "data" / "test.csv").write_text("text,n\nthird one,3\n")
+    manifest = Manifest.load(tmp_path / "hub")
+    assert dict(zip(manifest.texts, manifest.split or [], strict=True)) == {
+        "first one": "train", "second one": "train", "third one": "test",
+    }  # fmt: skip
+    assert [bad.where for bad in manifest.bad] == ["train.csv:3"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("data.pkl", b"x"), ("data.xml", b"<a/>"), ("script.py", b"1/0")])
+def test_hub_folders_of_other_kinds_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "README.md").write_text("# A data set\n")
+    (tmp_path / "hub" / name).write_bytes(content)
+    with pytest.raises(DataError, match="hub: "):
+        Manifest.load(tmp_path / "hub")
 
 
 def test_a_hub_name_that_cannot_be_reached(tmp_path: Path) -> None:
