@@ -148,7 +148,12 @@ class DualEncoder(nn.Module):
         return self._projected(self.project_text, self.text_head, h_NH)
 
     def encode_image(
-        self, images: Sequence[Any], *, batch_size: int = 16, workers: int = 2, progress: Progress | None = None
+        self,
+        images: Sequence[Any],
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Unit vectors of pictures, (N, D) float32: paths, a file's bytes, PIL pictures or arrays, also mixed.
 
@@ -182,7 +187,7 @@ class DualEncoder(nn.Module):
             raise ModelError(f"this model has no {side} tower")
         described = None
         if head is not None:
-            described = [head.config.kind, hash_tensors(head.state_dict())]
+            described = [head.config.kind, head.config.standardise, hash_tensors(head.state_dict())]
         return hash_json([tower.fingerprint(), described])
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -106,14 +106,14 @@ def load_torchvision(name: EncoderName, pretrained: bool = True, image_size: int
 
     architecture = name.architecture
     try:
-        tags = get_model_weights(architecture)
+        tags: Any = get_model_weights(architecture)
     except ValueError:
         raise ModelError(f"torchvision:{architecture}: torchvision has no classification model of this name") from None
     file = Path(name.weights) if name.weights and name.weights not in tags.__members__ else None
     if file is not None and not file.is_file():
         raise ModelError(
             f"torchvision:{architecture}/{name.weights}: neither a weights file nor one of the tags "
-            f"{', '.join(tags.__members__)}"
+            f"{', '.join(str(tag) for tag in tags.__members__)}"
         )
     tag = tags[name.weights] if name.weights and file is None else tags.DEFAULT
     try:

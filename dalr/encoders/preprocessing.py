@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +34,23 @@ def build_transform(library: str, settings: dict[str, Any], folder: Path | None 
         return _torchvision_transform(settings)
     assert folder is not None
     return ProcessorTransform(folder, settings)
+
+
+def split_transform(transform: Transform) -> tuple[Callable[[Image.Image], Any], Tensor, Tensor] | None:
+    """A transform that ends in (to tensor, normalise) as what comes before, and mean and std of shape (3, 1, 1).
+
+    The part before works on pictures; the rest can then be done for a whole batch at once, with the same result
+    to the bit. None for transforms of another form.
+    """
+    from torchvision import transforms
+
+    steps = getattr(transform, "transforms", None)
+    if not isinstance(steps, list) or len(steps) < 2 or not isinstance(steps[-1], transforms.Normalize):
+        return None
+    if type(steps[-2]).__name__ not in ("ToTensor", "MaybeToTensor"):
+        return None
+    mean_C, std_C = (torch.as_tensor(value, dtype=torch.float32) for value in (steps[-1].mean, steps[-1].std))
+    return transforms.Compose(steps[:-2]), mean_C.reshape(-1, 1, 1), std_C.reshape(-1, 1, 1)
 
 
 class ProcessorTransform:

@@ -167,7 +167,7 @@ def resnet_hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_transformers(tmp_path_factory.mktemp("resnet"), ResNetModel(config), processor)
 
 
-def settle_norms(model: torch.nn.Module, size: int = 64) -> torch.nn.Module:
+def settle_norms(model: torch.nn.Module, size: int = 128) -> torch.nn.Module:
     """Give batch norms the statistics of one random batch: features then vary, and forgetting them would show."""
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -175,7 +175,10 @@ def settle_norms(model: torch.nn.Module, size: int = 64) -> torch.nn.Module:
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
         torch.nn.init.uniform_(norm.bias, -0.3, 0.3)
     with torch.no_grad():
-        model.train()(torch.randn(4, 3, size, size))
+        smooth = torch.nn.functional.interpolate(torch.randn(8, 3, 6, 6), size=size, mode="bilinear")
+        model.train()(smooth)
+        norms[-1].weight *= 0.02  # features of the order of 1, as trained networks have them
+        norms[-1].bias *= 0.02
     return model.eval()
 
 

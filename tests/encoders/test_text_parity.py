@@ -23,7 +23,7 @@ from dalr.encoders.pooling import POOLING_MODES, Pooling
 TOLERANCE = 1e-5
 
 
-def plain_pooling(mode: str, first_LH: Tensor, last_LH: Tensor) -> Tensor:
+def plain_pooling(mode: str, below_LH: Tensor, first_LH: Tensor, last_LH: Tensor) -> Tensor:
     """The formula of each pooling for one text without padding, as directly as it can be written."""
     count = len(last_LH)
     weights_L1 = torch.arange(1, count + 1).unsqueeze(1)
@@ -35,6 +35,7 @@ def plain_pooling(mode: str, first_LH: Tensor, last_LH: Tensor) -> Tensor:
         "max": last_LH.max(0).values,
         "mean_sqrt_len": last_LH.sum(0) / count**0.5,
         "weighted_mean": (weights_L1 * last_LH).sum(0) / weights_L1.sum(),
+        "embeddings_mean": below_LH.sum(0) / count,
         "first_last_avg": ((first_LH + last_LH) / 2).sum(0) / count,
     }[mode]
 
@@ -58,12 +59,12 @@ def test_every_pooling_of_transformers_towers(kind: str, request: pytest.Fixture
         ids = tokenizer(text, truncation=True, max_length=12)["input_ids"] or [tokenizer.eos_token_id]
         with torch.no_grad():
             output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
-        states.append((output.hidden_states[1][0], output.last_hidden_state[0]))
+        states.append((output.hidden_states[0][0], output.hidden_states[1][0], output.last_hidden_state[0]))
     encoder = build_text_encoder(TextConfig(name=str(folder), max_length=12))
     for mode in POOLING_MODES:
-        expected = np.stack([plain_pooling(mode, first_LH, last_LH).numpy() for first_LH, last_LH in states])
+        expected = np.stack([plain_pooling(mode, *three).numpy() for three in states])
         features = with_pooling(encoder, mode).encode(texts, token_budget=40)
-        assert np.abs(expected).max() > 0.1
+        assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(features, expected, atol=TOLERANCE, rtol=0, err_msg=mode)
 
 
@@ -200,10 +201,11 @@ def test_every_pooling_of_an_open_clip_tower(open_clip_dir: Path, texts: list[st
         count = int(ids[0].argmax()) + 1
         with torch.no_grad():
             found = model.text.forward_intermediates(ids, indices=[0, 2], output_fmt="NLC")["text_intermediates"]
-            states.append((found[0][0, :count], model.text.ln_final(found[1])[0, :count]))
+            below = (model.text.token_embedding(ids) + model.text.positional_embedding)[0, :count]
+            states.append((below, found[0][0, :count], model.text.ln_final(found[1])[0, :count]))
     encoder = build_text_encoder(TextConfig(name=str(open_clip_dir), pooling="mean"))
     for mode in POOLING_MODES:
-        expected = np.stack([plain_pooling(mode, first_LH, last_LH).numpy() for first_LH, last_LH in states])
+        expected = np.stack([plain_pooling(mode, *three).numpy() for three in states])
         features = with_pooling(encoder, mode).encode(texts, token_budget=40)
         np.testing.assert_allclose(features, expected, atol=TOLERANCE, rtol=0, err_msg=mode)
 
