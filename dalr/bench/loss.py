@@ -84,7 +84,7 @@ def complete_loss(inputs: Inputs, tile: int | None, *, top_k: int = 32) -> Tenso
 def bench_loss(
     rows: int = 16384,
     dim: int = 256,
-    tile: int = 256,
+    tile: int = 128,
     dense_rows: int = 2048,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dalr.cli.progress import bar
 def bench_loss(
     rows: Annotated[int, typer.Option(min=2, help="Rows of the batch (B).")] = 16384,
     dim: Annotated[int, typer.Option(min=1, help="Width of the shared space (D).")] = 256,
-    tile: Annotated[int, typer.Option(min=1, help="Rows a block of the tiled form.")] = 256,
+    tile: Annotated[int, typer.Option(min=1, help="Rows a block of the tiled form.")] = 128,
     dense_rows: Annotated[int, typer.Option(min=2, help="Rows at which tiled and dense are compared.")] = 2048,
     json_output: Json = False,
 ) -> None:

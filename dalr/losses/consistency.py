@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dalr.losses.groups import same_group
-from dalr.losses.rows import row_weights, unit_rows
+from dalr.losses.rows import row_cosines, row_weights
 
 
 def consistency(
@@ -25,11 +25,9 @@ def consistency(
 
     Related: `matching`, the same question put to a binary head. Memory is O(B·D): there is nothing to tile.
     """
-    t_BD, v_BD = unit_rows(t_BD, v_BD)
-    matched_B = (t_BD * v_BD).sum(1)
-    mixed_B = (t_BD * v_BD[mismatch_B.clamp_min(0)]).sum(1)
+    matched_B, mixed_B = row_cosines((t_BD, v_BD), (t_BD, v_BD[mismatch_B.clamp_min(0)]))
     apart_B = torch.where(mismatch_B >= 0, (mixed_B - margin).clamp_min(0.0), 0.0)
-    return (row_weights(weight, t_BD) * (1.0 - matched_B + apart_B)).sum()
+    return (row_weights(weight, matched_B) * (1.0 - matched_B + apart_B)).sum()
 
 
 def matching(

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from dalr.losses.rows import MASKED, unit_rows
+from dalr.losses.rows import row_cosines
+from dalr.losses.softmax import MASKED
 
 
 def cosent(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, scale: float = 20.0) -> Tensor:
@@ -15,15 +16,14 @@ def cosent(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, scale: float = 20.0) -> T
 
     | input | shape | |
     |---|---|---|
-    | a_BD, b_BD | `(B, D)` | the two sides of each pair; normalised inside |
+    | a_BD, b_BD | `(B, D)` | the two sides of each pair; any length |
     | y_B | `(B,)` | scores, any scale |
     | scale | float > 0 | sharpness, 1/temperature |
 
     Related: `cosine_regression` (the score itself), `list_mle` (order within one query's list).
     """
-    a_BD, b_BD = unit_rows(a_BD, b_BD)
     y_B, order_B = y_B.detach().sort()
-    logit_B = (scale * (a_BD * b_BD).sum(1))[order_B]
+    logit_B = scale * row_cosines((a_BD, b_BD))[0][order_B]
     below_B = torch.searchsorted(y_B.contiguous(), y_B.contiguous())  # how many pairs are scored strictly lower
     running_B = logit_B.logcumsumexp(dim=0)[(below_B - 1).clamp_min(0)]
     compared_B = torch.where(below_B > 0, running_B - logit_B, MASKED)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dalr.losses.rows import row_weights, unit_rows
+from dalr.losses.rows import row_cosines, row_weights
 
 
 def cosine_regression(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -16,6 +16,6 @@ def cosine_regression(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, weight: Tensor
 
     Related: `cosent`, which asks for the scores' order alone. Memory is O(B·D): there is nothing to tile.
     """
-    a_BD, b_BD = unit_rows(a_BD, b_BD)
-    error_B = (a_BD * b_BD).sum(1) - y_B.detach().to(a_BD.dtype)
-    return (row_weights(weight, a_BD) * error_B.square()).sum()
+    (cosine_B,) = row_cosines((a_BD, b_BD))
+    error_B = cosine_B - y_B.detach().to(cosine_B.dtype)
+    return (row_weights(weight, error_B) * error_B.square()).sum()

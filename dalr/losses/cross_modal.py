@@ -1,11 +1,12 @@
 """Contrastive loss between sentences and images, in both directions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from dalr.losses.info_nce import check_margin, contrast_logits, pick_own
+from dalr.losses.info_nce import check_margin, pick_own, with_margin
 from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
 
 
@@ -40,18 +41,19 @@ def cross_modal(
     share_B = row_weights(weight, v_BD)
     back_sim = None if margin_sim is None else margin_sim.transposed()
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         *views_RD, v_RD = rows
         *views_BD, v_BD, temperature = columns
-        total = v_BD.new_zeros(())
+        share_R = share_B[block] / (2 * len(views))
         for p_RD, p_BD in zip(views_RD, views_BD, strict=True):
-            there_RB = contrast_logits(p_RD, v_BD, block, temperature, group, margin, margin_sim)
-            if len(v_RD) == len(v_BD):
-                back_RB = there_RB.T  # one block holds both directions
+            there_RB = with_margin(cosines(p_RD, v_BD), block, margin, margin_sim)
+            yield share_R @ pick_own(there_RB, temperature, block, group)
+            if len(v_RD) == len(v_BD):  # one block holds both directions
+                back_RB = there_RB.T
             else:
-                back_RB = contrast_logits(v_RD, p_BD, block, temperature, group, margin, back_sim)
-            total = total + share_B[block] @ (pick_own(there_RB, block) + pick_own(back_RB, block))
-        return total / (2 * len(views))
+                del there_RB
+                back_RB = with_margin(cosines(v_RD, p_BD), block, margin, back_sim)
+            yield share_R @ pick_own(back_RB, temperature, block, group)
 
     sides = (*views, v_BD)
     return sum_over_rows(term, sides, (*sides, scalar(temperature, v_BD)), tile=tile)

@@ -24,20 +24,23 @@ def same_group(ids_rows: Tensor, ids_cols: Tensor) -> Tensor:
     return match_RC
 
 
-def positives(group: Tensor | None, block: slice, like_BD: Tensor, *, diagonal: bool) -> Tensor:
-    """The rows of `block` against all B: true where the two share a group; a row against itself is `diagonal`."""
-    whole = block.stop - block.start == len(like_BD)
-    if whole and group is not None:
-        return once(lambda: _positives(group, block, like_BD, diagonal), "positives", group, diagonal=diagonal)
-    return _positives(group, block, like_BD, diagonal)
+def positives(group: Tensor | None, block: slice, size: int, device: torch.device, *, diagonal: bool) -> Tensor:
+    """`(R, B)`, the rows of `block` against all B = `size`: true where the two share a group.
 
-
-def _positives(group: Tensor | None, block: slice, like_BD: Tensor, diagonal: bool) -> Tensor:
+    A row against itself is `diagonal`. ValueError for ids of another size.
+    """
     if group is None:
-        match_RB = torch.zeros(block.stop - block.start, len(like_BD), dtype=torch.bool, device=like_BD.device)
-    else:
-        if group.ndim != 2 or len(group) != len(like_BD):
-            raise ValueError(f"group: expected ids (B, K) with B = {len(like_BD)}, got {tuple(group.shape)}")
-        match_RB = same_group(group[block], group)
+        match_RB = torch.zeros(block.stop - block.start, size, dtype=torch.bool, device=device)
+        match_RB.diagonal(block.start).fill_(diagonal)
+        return match_RB
+    if group.ndim != 2 or len(group) != size:
+        raise ValueError(f"group: expected ids (B, K) with B = {size}, got {tuple(group.shape)}")
+    if block.stop - block.start == len(group):
+        return once(lambda: _group_block(group, block, diagonal), "positives", group, diagonal=diagonal)
+    return _group_block(group, block, diagonal)
+
+
+def _group_block(group: Tensor, block: slice, diagonal: bool) -> Tensor:
+    match_RB = same_group(group[block], group)
     match_RB.diagonal(block.start).fill_(diagonal)
     return match_RB

@@ -1,16 +1,16 @@
 """Contrastive loss: each row must pick its own partner out of all of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dalr.losses.groups import positives
-from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
+from dalr.losses.softmax import cross_entropy_rows
 
 COSINE_LIMIT = 1.0 - 1e-6
 
@@ -51,30 +51,25 @@ def info_nce(
     a_BD, b_BD = unit_rows(a_BD, b_BD)
     share_B = row_weights(weight, a_BD)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
-        logits_RB = contrast_logits(rows[0], columns[0], block, columns[1], group, margin, margin_sim)
-        return share_B[block] @ pick_own(logits_RB, block)
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
+        cosine_RB = with_margin(cosines(rows[0], columns[0]), block, margin, margin_sim)
+        yield share_B[block] @ pick_own(cosine_RB, columns[1], block, group)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(temperature, a_BD)), tile=tile)
 
 
-def contrast_logits(
-    a_RD: Tensor,
-    b_BD: Tensor,
-    block: slice,
-    temperature: Tensor,
-    group: Tensor | None,
-    margin: float,
-    margin_sim: Similarity | None,
-) -> Tensor:
-    """Logits `(R, B)` of a block of unit rows: cosine (with its margin) over temperature, false negatives masked."""
-    cosine_RB = cosines(a_RD, b_BD)
-    if margin > 0 and margin_sim is not None:
-        cosine_RB = angular_margin(cosine_RB, margin_sim.block(block), margin, block)
-    logits_RB = cosine_RB / temperature
-    if group is not None:
-        logits_RB = logits_RB.masked_fill(positives(group, block, b_BD, diagonal=False), MASKED)
-    return logits_RB
+def pick_own(cosine_RB: Tensor, temperature: Tensor, block: slice, group: Tensor | None) -> Tensor:
+    """Cross-entropy `(R,)` of a block of cosines against the diagonal; the group is left out."""
+    own_R = torch.arange(block.start, block.stop, device=cosine_RB.device)
+    hidden_RB = None if group is None else positives(group, block, cosine_RB.shape[1], cosine_RB.device, diagonal=False)
+    return cross_entropy_rows(cosine_RB, temperature, own_R, hidden_RB)
+
+
+def with_margin(cosine_RB: Tensor, block: slice, margin: float, margin_sim: Similarity | None) -> Tensor:
+    """The cosines of a block with the margin of `info_nce`, where one is asked for."""
+    if margin == 0 or margin_sim is None:
+        return cosine_RB
+    return angular_margin(cosine_RB, margin_sim.block(block), margin, block)
 
 
 def angular_margin(cosine_RB: Tensor, teacher_RB: Tensor, margin: float, block: slice) -> Tensor:
@@ -89,12 +84,6 @@ def angular_margin(cosine_RB: Tensor, teacher_RB: Tensor, margin: float, block: 
     wider_RB.diagonal(block.start).fill_(False)
     nearer_RB = clamped_RB * cos_delta_RB + (1.0 - clamped_RB.square()).sqrt() * delta_RB.sin()
     return torch.where(wider_RB, nearer_RB, cosine_RB)
-
-
-def pick_own(logits_RB: Tensor, block: slice) -> Tensor:
-    """Cross-entropy `(R,)` of a block of logits against the diagonal."""
-    own_R = torch.arange(block.start, block.stop, device=logits_RB.device)
-    return F.cross_entropy(logits_RB, own_R, reduction="none")
 
 
 def check_margin(margin: float, margin_sim: Similarity | None) -> None:

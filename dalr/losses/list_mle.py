@@ -1,13 +1,14 @@
 """ListMLE: the student shall put the other rows into the teacher's order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from dalr.losses.ranking import check_top_k, student_list, teacher_list
-from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.similarity import Similarity
+from dalr.losses.softmax import MASKED
 
 
 def list_mle(
@@ -47,13 +48,13 @@ def list_mle(
     a_BD, b_BD = unit_rows(a_BD, b_BD)
     share_B = row_weights(weight, a_BD)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         b_BD, temperature = columns
         index_RK, _, real_RK = teacher_list(teacher, block, b_BD, top_k=top_k, group=group)
         logits_RK = (student_list(rows[0], b_BD, index_RK) / temperature).masked_fill(~real_RK, MASKED)
         left_RK = log_sum_exp_of_rest(logits_RK, real_RK, spread=2.0 / float(temperature.detach()))
         weight_RK = _item_weights(real_RK, position_weighted, logits_RK)
-        return share_B[block] @ ((left_RK - logits_RK) * weight_RK).sum(1)
+        yield share_B[block] @ ((left_RK - logits_RK) * weight_RK).sum(1)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(temperature, a_BD)), tile=tile)
 

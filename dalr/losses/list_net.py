@@ -1,13 +1,14 @@
 """ListNet: the student shall spread its attention over the teacher's top rows as the teacher does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from dalr.losses.ranking import check_top_k, student_list, teacher_list
-from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.similarity import Similarity
+from dalr.losses.softmax import MASKED
 
 
 def list_net(
@@ -43,13 +44,13 @@ def list_net(
     a_BD, b_BD = unit_rows(a_BD, b_BD)
     share_B = row_weights(weight, a_BD)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         b_BD, temperature = columns
         index_RK, score_RK, real_RK = teacher_list(teacher, block, b_BD, top_k=top_k, group=group)
         divisor = temperature.detach() if teacher_temperature is None else teacher_temperature
         target_RK = (score_RK / divisor).masked_fill(~real_RK, MASKED).softmax(dim=1)
         target_RK = torch.where(real_RK, target_RK, 0.0)
         logits_RK = (student_list(rows[0], b_BD, index_RK) / temperature).masked_fill(~real_RK, MASKED)
-        return share_B[block] @ -(target_RK * logits_RK.log_softmax(dim=1)).sum(1)
+        yield share_B[block] @ -(target_RK * logits_RK.log_softmax(dim=1)).sum(1)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(temperature, a_BD)), tile=tile)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from dalr.losses.groups import positives
-from dalr.losses.rows import MASKED
 from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
+from dalr.losses.softmax import MASKED
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def teacher_list(
     start is filled up and `real` is false there.
     """
     score_RB = teacher.block(block).to(like_BD.dtype)
-    score_RB = score_RB.masked_fill(positives(group, block, like_BD, diagonal=True), MASKED)
+    score_RB = score_RB.masked_fill(positives(group, block, len(like_BD), like_BD.device, diagonal=True), MASKED)
     size = score_RB.shape[1]
     if top_k is None or top_k * 4 > size:
         score_RK, index_RK = score_RB.sort(dim=1)

@@ -1,7 +1,7 @@
 """Row blocks: the one way in which every row-wise loss is computed, dense or tiled.
 
 A row-wise loss is a sum over rows, and each row compares itself with all columns. Such a loss hands over a *term*:
-a function of one block of rows that returns that block's share of the loss. One block is the dense form, several
+a function of one block of rows that yields that block's share of the loss. One block is the dense form, several
 are the tiled form; nothing else differs, so both have the same value and the same gradient.
 
 In the tiled form a block's gradient is taken as soon as its value is there and added to one buffer per input; then
@@ -12,7 +12,7 @@ B rows · D width · R rows of one block
 """
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from dalr.losses.shared import once
 
-Term = Callable[[slice, Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""`(block, rows, columns) -> ()`: the rows come cut to the block, the columns whole."""
-
-MASKED = -1e30
-"""Logit of what must not be seen. Finite: a row of nothing but masked entries then gives 0, and no NaN."""
+Term = Callable[[slice, Sequence[Tensor], Sequence[Tensor]], Iterator[Tensor]]
+"""`(block, rows, columns)`: the rows come cut to the block, the columns whole. Yields one or more scalars whose sum is
+the block's share of the loss; in the tiled form each is differentiated and freed before the next is asked for."""
 
 
 def sum_over_rows(term: Term, rows: Sequence[Tensor], columns: Sequence[Tensor], *, tile: int | None = None) -> Tensor:
@@ -42,18 +40,22 @@ def sum_over_rows(term: Term, rows: Sequence[Tensor], columns: Sequence[Tensor],
     tile = min(tile or size, size)
     with torch.autocast(rows[0].device.type, enabled=False):
         if tile == size:
-            return term(slice(0, size), rows, columns)
+            return _sum(term(slice(0, size), rows, columns))
         blocks = [slice(start, min(start + tile, size)) for start in range(0, size, tile)]
         tensors = (*rows, *columns)
         if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
-            parts = [term(block, [row[block] for row in rows], columns) for block in blocks]
-            return torch.stack(parts).sum()
+            return _sum(part for block in blocks for part in term(block, [row[block] for row in rows], columns))
         # A tensor that is both a row and a column (each side of a pair is) gets one gradient buffer, not two.
         distinct = list({id(tensor): tensor for tensor in tensors}.values())
         place = {id(tensor): number for number, tensor in enumerate(distinct)}
         which = [place[id(tensor)] for tensor in tensors]
         total: Tensor = _RowBlocks.apply(term, blocks, which[: len(rows)], which[len(rows) :], *distinct)
         return total
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    first, *others = parts
+    return sum(others, start=first)
 
 
 class _RowBlocks(torch.autograd.Function):
@@ -71,10 +73,10 @@ class _RowBlocks(torch.autograd.Function):
         for block in blocks:
             cut = {number: leaves[number].detach()[block].requires_grad_(wanted[number]) for number in rows}
             with torch.enable_grad():
-                part = term(block, [cut[number] for number in rows], [leaves[number] for number in columns])
-                if part.requires_grad:
-                    part.backward()  # type: ignore[no-untyped-call]
-            total += part.detach()
+                for part in term(block, [cut[number] for number in rows], [leaves[number] for number in columns]):
+                    if part.requires_grad:
+                        part.backward()  # type: ignore[no-untyped-call]
+                    total += part.detach()
             for number, leaf in cut.items():
                 buffer = leaves[number].grad
                 if leaf.grad is not None and buffer is not None:
@@ -106,18 +108,38 @@ def unit_rows(*tensors: Tensor) -> list[Tensor]:
 
     A row of zeros stays zero and its gradient stays finite. ValueError when the shapes differ.
     """
-    shape = tensors[0].shape
-    if len(shape) != 2 or any(tensor.shape != shape for tensor in tensors):
-        raise ValueError(f"expected matrices (B, D) of one shape, got {[tuple(tensor.shape) for tensor in tensors]}")
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = _common_dtype(tensors)
     with torch.autocast(tensors[0].device.type, enabled=False):
         found: dict[int, Tensor] = {}
         for tensor in tensors:
             if id(tensor) not in found:
                 found[id(tensor)] = once(partial(_unit, tensor, dtype), "unit", tensor, dtype=dtype)
         return [found[id(tensor)] for tensor in tensors]
+
+
+def row_cosines(*pairs: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The cosine of each row of x with the same row of y, `(B,)`, for every pair (x, y); dtypes as in `unit_rows`.
+
+    The lengths are divided out of the products, so that nothing as large as x is kept for the backward pass.
+    """
+    dtype = _common_dtype([tensor for pair in pairs for tensor in pair])
+    with torch.autocast(pairs[0][0].device.type, enabled=False):
+        return [_row_cosine(x_BD.to(dtype), y_BD.to(dtype)) for x_BD, y_BD in pairs]
+
+
+def _row_cosine(x_BD: Tensor, y_BD: Tensor) -> Tensor:
+    lengths_B = torch.linalg.vector_norm(x_BD, dim=1) * torch.linalg.vector_norm(y_BD, dim=1)
+    return (x_BD * y_BD).sum(dim=1) / torch.where(lengths_B > 1e-24, lengths_B, 1.0)
+
+
+def _common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    shape = tensors[0].shape
+    if len(shape) != 2 or any(tensor.shape != shape for tensor in tensors):
+        raise ValueError(f"expected matrices (B, D) of one shape, got {[tuple(tensor.shape) for tensor in tensors]}")
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
 
 
 def _unit(x_BD: Tensor, dtype: torch.dtype) -> Tensor:
@@ -143,17 +165,17 @@ class _UnitRows(torch.autograd.Function):
         return torch.addcmul(grad_BD, x_BD, along_B1).mul_(inverse_B1)
 
 
-def row_weights(weight: Tensor | None, like_BD: Tensor) -> Tensor:
+def row_weights(weight: Tensor | None, like: Tensor) -> Tensor:
     """The share of each row in the mean, `(B,)`: weight over the sum of weights, or 1/B.
 
     Weights carry no gradient; when all are zero, so are the shares. ValueError for a wrong shape.
     """
-    size = len(like_BD)
+    size = len(like)
     if weight is None:
-        return like_BD.new_full((size,), 1.0 / max(size, 1))
+        return like.new_full((size,), 1.0 / max(size, 1))
     if weight.shape != (size,):
         raise ValueError(f"weight: expected one value a row ({size},), got {tuple(weight.shape)}")
-    weight = weight.detach().to(like_BD.device, like_BD.dtype)
+    weight = weight.detach().to(like.device, like.dtype)
     total = weight.sum()
     return weight / torch.where(total > 0, total, torch.ones_like(total))
 

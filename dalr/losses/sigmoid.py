@@ -1,6 +1,6 @@
 """Sentence–image loss without a softmax: every pair of the batch is judged on its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,14 +40,12 @@ def sigmoid_cross_modal(
     *views, v_BD = unit_rows(*p_views, v_BD)
     share_B = row_weights(weight, v_BD)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         v_BD, scale, bias = columns
-        yes_RB = positives(group, block, v_BD, diagonal=True)
-        total = v_BD.new_zeros(())
+        yes_RB = positives(group, block, len(v_BD), v_BD.device, diagonal=True)
         for p_RD in rows:
             logits_RB = cosines(p_RD, v_BD) * scale + bias
             loss_RB = -F.logsigmoid(torch.where(yes_RB, logits_RB, -logits_RB))
-            total = total + 0.5 * (share_B[block] @ loss_RB.sum(1) + (loss_RB @ share_B).sum())
-        return total / len(views)
+            yield (share_B[block] @ loss_RB.sum(1) + (loss_RB @ share_B).sum()) / (2 * len(views))
 
     return sum_over_rows(term, views, (v_BD, scalar(scale, v_BD), scalar(bias, v_BD)), tile=tile)

@@ -1,15 +1,17 @@
 """Soft alignment: the student's neighbours shall be spread as the teacher's are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dalr.losses.groups import positives
-from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
+from dalr.losses.softmax import MASKED, divergence_rows
+
+# A neighbour without any weight still keeps a finite logit.
+LEAST_TRUST = 1e-3
 
 
 def soft_alignment(
@@ -22,6 +24,7 @@ def soft_alignment(
     group: Tensor | None = None,
     weight: Tensor | None = None,
     confidence: Tensor | None = None,
+    column_weight: Tensor | None = None,
     exclude_positives: bool = True,
     tile: int | None = None,
 ) -> Tensor:
@@ -42,6 +45,7 @@ def soft_alignment(
     | student_temperature | float or 0-d tensor > 0 | τ_s |
     | teacher_temperature | float > 0 | τ_t |
     | confidence | `(B,)` in [0, 1] | softens row i's target, whose logits are c_i·T_ij/τ_t (0: uniform); no gradient |
+    | column_weight | `(B,)` in [0, 1] | how much a row counts as a neighbour of others: `log w_j` joins both logits |
     | group, weight, tile | | as in `info_nce` |
 
     Related: `list_mle`, `list_net` (the order instead of the spread); `matching` gives a confidence.
@@ -52,18 +56,20 @@ def soft_alignment(
     if confidence is not None:
         sharpness_B = sharpness_B * confidence.detach().to(a_BD.dtype)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    trust_B = None if column_weight is None else column_weight.detach().to(a_BD.dtype).clamp_min(LEAST_TRUST).log()
+
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         b_BD, temperature = columns
-        student_RB = cosines(rows[0], b_BD) / temperature
-        with torch.no_grad():
-            target_RB = teacher.block(block).to(student_RB.dtype) * sharpness_B[block, None]
-            if exclude_positives:
-                hidden_RB = positives(group, block, b_BD, diagonal=True)
-                target_RB.masked_fill_(hidden_RB, MASKED)
-            target_RB = target_RB.log_softmax(dim=1)
-        if exclude_positives:
-            student_RB = student_RB.masked_fill(hidden_RB, MASKED)
-        loss_RB = F.kl_div(student_RB.log_softmax(dim=1), target_RB, reduction="none", log_target=True)
-        return share_B[block] @ loss_RB.sum(1)
+        hidden_RB = positives(group, block, len(b_BD), b_BD.device, diagonal=True) if exclude_positives else None
+        target_RB = teacher.block(block).to(b_BD.dtype) * sharpness_B[block, None]
+        if trust_B is not None:
+            target_RB += trust_B
+        if hidden_RB is not None:
+            target_RB.masked_fill_(hidden_RB, MASKED)
+        target_RB = target_RB.log_softmax(dim=1)
+        cosine_RB = cosines(rows[0], b_BD)
+        if trust_B is not None:
+            cosine_RB = cosine_RB + temperature * trust_B
+        yield share_B[block] @ divergence_rows(cosine_RB, temperature, target_RB, hidden_RB)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(student_temperature, a_BD)), tile=tile)

@@ -1,14 +1,16 @@
 """Contrastive loss with a hard negative for every row."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dalr.losses.info_nce import contrast_logits, pick_own
-from dalr.losses.rows import MASKED, row_weights, scalar, sum_over_rows, unit_rows
+from dalr.losses.groups import positives
+from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.shared import cosines
+from dalr.losses.softmax import MASKED
 
 
 def triplet_info_nce(
@@ -42,12 +44,15 @@ def triplet_info_nce(
     a_BD, p_BD, n_BD = unit_rows(anchor_BD, positive_BD, negative_BD)
     share_B = row_weights(weight, a_BD)
 
-    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         p_BD, n_BD, temperature = columns
-        positive_RB = contrast_logits(rows[0], p_BD, block, temperature, group, 0.0, None)
-        negative_RB = cosines(rows[0], n_BD) / temperature
-        own_RB = torch.zeros_like(negative_RB)
+        logits_RB = cosines(rows[0], p_BD) / temperature
+        if group is not None:
+            logits_RB = logits_RB.masked_fill(positives(group, block, len(p_BD), p_BD.device, diagonal=False), MASKED)
+        own_RB = torch.zeros_like(logits_RB)
         own_RB.diagonal(block.start).fill_(extra)
-        return share_B[block] @ pick_own(torch.cat([positive_RB, negative_RB + own_RB], dim=1), block)
+        hard_RB = cosines(rows[0], n_BD) / temperature + own_RB
+        own_R = torch.arange(block.start, block.stop, device=p_BD.device)
+        yield share_B[block] @ F.cross_entropy(torch.cat([logits_RB, hard_RB], dim=1), own_R, reduction="none")
 
     return sum_over_rows(term, (a_BD,), (p_BD, n_BD, scalar(temperature, a_BD)), tile=tile)
