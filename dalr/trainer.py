@@ -220,7 +220,10 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
         self._resume()
         if self.config.trackers:
-            self.accelerator.init_trackers("dalr", config=self.config.model_dump(mode="json"))
+            # A tracker takes plain values only; what is a list in the config it gets as text.
+            plain = {name: value for name, value in self.config.model_dump(mode="json").items() if value is not None}
+            plain = {name: value if isinstance(value, int | float) else str(value) for name, value in plain.items()}
+            self.accelerator.init_trackers("dalr", config=plain)
         clock = Clock(self.state.seconds)
         self.step_module.train()
         with self._batches() as batches:

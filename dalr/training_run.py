@@ -27,8 +27,9 @@ from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import AlignmentObjective, Features, Kind, ObjectiveConfig, Rows, build_objective
 from dalr.run import DataSection, RunConfig
 from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
+from dalr.teachers import TeacherConfig
 from dalr.trainer import TrainConfig, Trainer, on_cpu
-from dalr.training_data import TrainingData, add_teachers, frozen_teachers, pair_rows, text_column, text_rows
+from dalr.training_data import TrainingData, add_teachers, pair_rows, text_column, text_rows
 
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
@@ -317,6 +318,7 @@ class DALRTrainer(Trainer):
         profile: `catalogue` for retrieval on product data, `paper` for sentence embeddings.
         corpus: sentences for text-only steps, one of them after every step on pairs.
         sts: an STS folder whose STS-B dev part selects the best weights.
+        teachers: encoders whose similarities the model learns from; a frozen tower is one of its own accord.
         objective: a whole ObjectiveConfig instead of a profile.
         config, out, progress: as for `Trainer`.
     """
@@ -330,6 +332,7 @@ class DALRTrainer(Trainer):
         profile: str = "catalogue",
         corpus: Sequence[str] = (),
         sts: str | Path | None = None,
+        teachers: Sequence[TeacherConfig] = (),
         objective: ObjectiveConfig | None = None,
         config: TrainConfig | None = None,
         out: str | Path | None = None,
@@ -339,9 +342,10 @@ class DALRTrainer(Trainer):
         settings = config or TrainConfig()
         columns = DataConfig()
         train, rows = pair_rows(_manifest(train, columns), model)
-        sets: dict[Kind, Rows] = {"pairs": frozen_teachers(rows)}
+        captions = [text or "" for text in train.texts]
+        sets: dict[Kind, Rows] = {"pairs": add_teachers(teachers, rows, captions, train, None)}
         if corpus:
-            sets["text"] = frozen_teachers(text_rows(corpus, model))
+            sets["text"] = add_teachers(teachers, text_rows(corpus, model), corpus, None, None)
         standardise_heads(model, sets)
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
         part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from dalr import DALRTrainer, DualEncoder, ModelConfig, TrainConfig
+from dalr.teachers import TeacherConfig
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("setting", choices=["catalogue", "paper"])
@@ -29,6 +30,7 @@ parser.add_argument("--corpus", help="text file, one sentence a line, for text-o
 parser.add_argument("--sts", help="STS folder in the SentEval layout; its STS-B dev part selects the best weights")
 parser.add_argument("--text", help="text encoder (default: MiniLM for catalogue, BERT-base for paper)")
 parser.add_argument("--image", help="image encoder (default: MobileNetV2 for catalogue, ViT-B/32 of CLIP for paper)")
+parser.add_argument("--teacher", nargs="*", help="text encoders to learn from (default: none, or SimCSE for paper)")
 parser.add_argument("--epochs", type=float)
 parser.add_argument("--batch-size", type=int)
 parser.add_argument("--seed", type=int, default=0)
@@ -69,6 +71,10 @@ else:
     )
 
 # 3. Train. DALRTrainer is Trainer with the objective, the streams and the evaluation built from the manifests.
+# Teachers are run once over all texts and cached; in the catalogue setting the frozen towers teach by themselves.
+teachers = options.teacher
+if teachers is None:
+    teachers = ["hf:princeton-nlp/unsup-simcse-bert-base-uncased"] if options.setting == "paper" else []
 corpus = []
 if options.corpus:
     corpus = [line.strip() for line in Path(options.corpus).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -79,6 +85,7 @@ trainer = DALRTrainer(
     profile=options.setting,
     corpus=corpus,
     sts=options.sts,
+    teachers=[TeacherConfig(name=name) for name in teachers],
     config=config,
     out=options.out,
 )

@@ -301,6 +301,9 @@ class AlignmentObjective(Objective):
         config = self.config
         common = {**common, "student_temperature": self._student_temperature(), "weight": weight}
         common["confidence"] = confidence
+        if self.pair_weights is not None:
+            # A caption that does not fit must not be anybody's soft target either.
+            common["column_weight"] = weight
         halves: list[Tensor] = []
         if text_teacher is not None:
             temperature = config.soft_temperature
