@@ -10,13 +10,17 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trainable parameters of a tower or a head as optimizer groups.
 
-    Layer k of n has the rate lr·lr_decay^(n−k): embeddings or stem are layer 0, then each block, and what comes
-    after the last block is layer n with the full rate (Clark et al., ELECTRA, 2020). Biases, norms and other
+    Layer k of n has the rate lr·lr_decay^(n−k): embeddings or stem are layer 0, then each block, and what is
+    trained behind the last block is layer n with the full rate (Clark et al., ELECTRA, 2020). Biases, norms and other
     one-dimensional parameters have no weight decay. A frozen encoder gives [].
 
     Each group holds `params`, `lr`, `weight_decay`, and `name` for a log; lr_decay = 1 gives at most two groups.
     """
     layers, last = layer_numbers(encoder)
+    # Where nothing behind the last block is trained (a BERT without its pooler), that block has the full rate.
+    last = max(
+        (layers[name] for name, parameter in encoder.named_parameters() if parameter.requires_grad), default=last
+    )
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in encoder.named_parameters():
         if not parameter.requires_grad:

@@ -65,6 +65,7 @@ def _targets(module: nn.Module, wanted: list[str] | None) -> list[str]:
         name: layer
         for name, layer in module.named_modules()
         if name not in inside_attention
+        and not name.endswith("text_projection")  # open_clip asks for its class, which an adapter changes
         and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
     }
     if wanted is not None:
