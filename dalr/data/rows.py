@@ -24,8 +24,7 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
             rows.add(number, place, line, f"{part.file}:{line}" if several else str(line), part)
             number += 1
     notes = [note for part in parts for note in part.notes]
-    if roles.near_miss:
-        notes.append(f"'{roles.near_miss}' has empty or repeated values: not taken as the key unless data.id names it")
+    notes += roles.notes
     if rows.unweighted:
         notes.append(f"{rows.unweighted:,} rows have no '{roles.weight}': their weight is 1")
     origin = rows.origin
@@ -73,6 +72,22 @@ def captions_of(cells: Sequence[Any]) -> list[str | None]:
     return [", ".join(text for text in map(as_text, flat) if text) or None]
 
 
+def unusable_text(texts: Sequence[str | None]) -> str:
+    """Why one of the texts cannot be used: a NUL, or half a surrogate pair (JSON can say it, UTF-8 cannot)."""
+    for text in texts:
+        if text is not None and not text.isprintable():
+            if "\0" in text:
+                return "holds a NUL character"
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                return "holds half a surrogate pair, which is no character"
+    return ""
+
+
+def unspoilt(text: str) -> str:
+    """`text` with what cannot be written as UTF-8 replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class _Rows:
     """Rows as they are accepted; what is wrong with the others goes to their part's `bad`."""
 
@@ -109,8 +124,9 @@ class _Rows:
             reason = "has neither an image nor a text" if roles.image and roles.text else "is empty"
         elif image is not None and stored is None:
             reason = reason or self.roots.refusal(image)
+        reason = reason or unusable_text([key, image, *captions])
         if reason:
-            part.refuse(line, reason, key)
+            part.refuse(line, reason, unspoilt(key))
             return
         self.seen[key] = f"{part.file}:{line}"
         for number, caption in enumerate(captions, start=1):
