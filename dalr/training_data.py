@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -66,14 +66,13 @@ def _columns(rows: Rows) -> list[Column]:
 
 def photo_keys(manifest: Manifest) -> list[str | None]:
     """The content key of each row's photo; None where there is none that can be read."""
-    paths: list[Path | None] = []
+    sources: list[Any] = []
     for row in range(len(manifest)):
         try:
-            paths.append(manifest.image_path(row))
+            sources.append(manifest.image_source(row))
         except DataError:
-            paths.append(None)
-    found = iter(image_keys([path for path in paths if path is not None]))
-    return [None if path is None else next(found) for path in paths]
+            sources.append(None)
+    return image_keys(sources)
 
 
 def text_column(texts: Sequence[str], model: DualEncoder, cache: Path | None, progress: Progress | None) -> Column:
