@@ -29,7 +29,7 @@ from dalr.run import DataSection, RunConfig
 from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
 from dalr.teachers import TeacherConfig
 from dalr.trainer import TrainConfig, Trainer, on_cpu
-from dalr.training_data import TrainingData, add_teachers, pair_rows, text_column, text_rows
+from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys, text_column, text_rows
 
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
@@ -302,7 +302,7 @@ def load_parts(data: DataSection, seed: int) -> tuple[Manifest | None, Manifest 
         train = shuffle_captions(train, data.shuffle_captions, seed)
     if not data.dev:
         return train, val, val
-    train_rows, dev_rows = carve_dev(train.ids(), data.dev, seed)
+    train_rows, dev_rows = carve_dev(train.ids(photo_keys(train)), data.dev, seed)
     return train.select(train_rows), train.select(dev_rows), val
 
 
