@@ -69,7 +69,8 @@ def derangement(group: Tensor, generator: torch.Generator | None = None, *, tile
     own_B = ((group == group[mismatch_B]) & (group >= 0)).any(1) | (
         mismatch_B == torch.arange(size, device=group.device)
     )
-    for rows in torch.split(own_B.nonzero().flatten(), tile):
+    drawn_again = own_B.nonzero().flatten()
+    for rows in torch.split(drawn_again, tile) if len(drawn_again) else ():
         allowed_RB = ~same_group(group[rows], group)
         allowed_RB[torch.arange(len(rows), device=rows.device), rows] = False
         draw_RB = torch.rand(allowed_RB.shape, generator=generator).to(group.device)

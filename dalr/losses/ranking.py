@@ -40,7 +40,7 @@ def student_list(a_RD: Tensor, b_BD: Tensor, index_RK: Tensor) -> Tensor:
     """
     if index_RK.shape[1] * 64 > len(b_BD):
         return cosines(a_RD, b_BD).gather(1, index_RK)
-    picked_RKD = b_BD.index_select(0, index_RK.flatten()).view(*index_RK.shape, -1)
+    picked_RKD = b_BD.index_select(0, index_RK.flatten()).view(*index_RK.shape, b_BD.shape[1])
     return torch.bmm(picked_RKD, a_RD[:, :, None]).squeeze(2)
 
 

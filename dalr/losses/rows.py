@@ -37,6 +37,8 @@ def sum_over_rows(term: Term, rows: Sequence[Tensor], columns: Sequence[Tensor],
     if tile is not None and tile < 1:
         raise ValueError(f"tile: expected at least 1 row a block, got {tile}")
     size = len(rows[0])
+    if size == 0:
+        return rows[0].sum()  # 0, and still part of the graph
     tile = min(tile or size, size)
     with torch.autocast(rows[0].device.type, enabled=False):
         if tile == size:

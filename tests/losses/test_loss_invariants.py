@@ -4,7 +4,7 @@
 2. The analytic gradient is the numeric one (gradcheck, float64), dense and tiled.
 3. No tensor of a tiled loss, forward or backward, has B² elements or near: every tensor that torch makes is seen.
 4. float64 stays float64; bf16 and autocast are computed in float32; the value is close to the exact one.
-5. Rows at cosine ±1, a row of zeros, a batch of one row, a batch of one group: value and gradient are finite.
+5. Rows at cosine ±1, a row of zeros, a batch of one row, of none, a batch of one group: value and gradient are finite.
 6. All-zero weights give 0 and a zero gradient; weights count relative to their sum; a weight of 0 silences a row's
    own term.
 7. The order of the rows does not matter; the length of the rows does not matter.
@@ -248,6 +248,13 @@ def test_shared_products_multiply_once() -> None:
         together = both()
     assert (apart, together) == (6, 3)  # one product forward, two backward, for each loss or for both
     assert both() == 6  # nothing is kept after the context
+
+
+@every
+def test_empty_batch(loss: Loss) -> None:
+    value, gradients = value_and_gradients(loss, make(rows=0))
+    assert value == 0
+    assert finite(*gradients)
 
 
 def test_shapes_are_checked() -> None:
