@@ -1,0 +1,41 @@
+"""`dalr bench train` runs whole and reports ratios of runs that took turns.
+
+Invariants: every figure has median, min and max in order; both of our loops and the bare one really trained (times
+above zero); a tower in training is refused, since the bare loop reads features.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import environment  # type: ignore[import-not-found]
+
+Settings = dict[str, dict[str, Any]]
+
+
+def run(config: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--steps", "10", "--rounds", "1", "--json"]
+    command = [sys.executable, "-m", "dalr", "bench", "train", str(config), *options]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_it_runs_whole(settings: Settings, write_config: Callable[[Settings], Path]) -> None:
+    settings["model"]["text"]["train"] = "frozen"
+    done = run(write_config(settings))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["steps"] == 10
+    for figure in (
+        found["bare_seconds"],
+        *(found[name][part] for name in ("clip", "own") for part in ("seconds", "ratio")),
+    ):
+        assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+
+
+def test_a_tower_in_training_is_refused(settings: Settings, write_config: Callable[[Settings], Path]) -> None:
+    done = run(write_config(settings))
+    assert done.returncode == 2
+    assert "both towers must be frozen" in done.stderr
