@@ -224,10 +224,13 @@ class DualEncoder(nn.Module):
         config = parse_config(ModelConfig, record["config"], str(folder / MODEL_FILE))
         text = image = None
         if config.text is not None:
-            text = load_text_encoder(folder / "text", train_text or _unmerged(config.text.train))
+            train = train_text or _unmerged(config.text.train)
+            text = load_text_encoder(folder / "text", train, config.text.lora)
+            config = config.model_copy(update={"text": config.text.model_copy(update={"train": train})})
         if config.image is not None:
-            image = load_image_encoder(folder / "image", train_image or _unmerged(config.image.train))
-            image.augmentation = config.image.augment
+            train = train_image or _unmerged(config.image.train)
+            image = load_image_encoder(folder / "image", train, config.image.lora, config.image.augment)
+            config = config.model_copy(update={"image": config.image.model_copy(update={"train": train})})
         model = cls(config, text, image)
         heads = nn.ModuleDict({name: head for name, head in model.named_children() if name.endswith("_head")})
         load_weights(heads, folder / HEADS_FILE)

@@ -191,9 +191,15 @@ def build_image_encoder(config: ImageConfig) -> ImageEncoder:
     return encoder
 
 
-def load_image_encoder(folder: str | Path, train: Train = "frozen") -> ImageEncoder:
+def load_image_encoder(
+    folder: str | Path,
+    train: Train = "frozen",
+    lora: LoraConfig = LoraConfig(),  # noqa: B008 - frozen
+    augment: preprocessing.Augment = "none",
+) -> ImageEncoder:
     """A tower that `ImageEncoder.save` wrote. Raises ModelError when the folder is not one."""
-    return build_image_encoder(ImageConfig(name=str(folder), train=train))
+    name = str(Path(folder).resolve())
+    return build_image_encoder(ImageConfig(name=name, train=train, lora=lora, augment=augment))
 
 
 def _load(name: EncoderName, config: ImageConfig) -> ImageParts:

@@ -92,6 +92,11 @@ def recognise(folder: Path, prefer: Library | None = None) -> EncoderName:
         return EncoderName(prefer, folder)
     if kinds:
         return EncoderName(kinds[0], folder)
+    if any((folder / side / TOWER_FILE).is_file() for side in ("text", "image")):
+        raise ModelError(
+            f"{folder}: a model whose saving was interrupted: {MODEL_FILE}, which is written last, is missing; "
+            "save it again"
+        )
     raise ModelError(
         f"{folder}: not an encoder folder that dalr knows: it has none of {MODEL_FILE} or {TOWER_FILE} (dalr), "
         "modules.json (sentence-transformers), config.json with 'model_type' (transformers) or 'architecture' "
@@ -151,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _bare(name: str) -> EncoderName:
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         return recognise(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"{name or 'encoder name'}: no such folder; expected {FORMS}")

@@ -25,6 +25,8 @@ def write_parts(
     that `write` does not make is removed; anything else in `folder` stays as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".saving.*"):  # of a process that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".saving."))
     try:
         write(fresh)

@@ -35,9 +35,9 @@ class TextConfig(Config):
 
     `pooling`, `max_length` and `prompt` at None are what the encoder's own folder says (else mean, the longest
     that the architecture takes, no prompt). `prompt` is the name of one of the folder's prompts, or the text to
-    put before every input. Several poolings
-    are concatenated. `pretrained: false` keeps the architecture and draws fresh weights. `lr_decay` < 1
-    lowers the learning rate from layer to layer towards the input. `dropout` replaces every dropout rate.
+    put before every input. Several poolings are concatenated. `pretrained: false` keeps the architecture and draws
+    fresh weights. `lr_decay` < 1 lowers the learning rate from layer to layer towards the input. `dropout` replaces
+    every dropout rate.
     """
 
     name: str
@@ -199,9 +199,13 @@ def build_text_encoder(config: TextConfig, corpus: Iterable[str] | None = None) 
     return encoder
 
 
-def load_text_encoder(folder: str | Path, train: Train = "frozen") -> TextEncoder:
+def load_text_encoder(
+    folder: str | Path,
+    train: Train = "frozen",
+    lora: LoraConfig = LoraConfig(),  # noqa: B008 - frozen
+) -> TextEncoder:
     """A tower that `TextEncoder.save` wrote. Raises ModelError when the folder is not one."""
-    return build_text_encoder(TextConfig(name=str(folder), train=train))
+    return build_text_encoder(TextConfig(name=str(Path(folder).resolve()), train=train, lora=lora))
 
 
 def _load(name: EncoderName, config: TextConfig) -> TextParts:
