@@ -1,0 +1,117 @@
+"""`dalr train` as a person or a script calls it.
+
+Invariants: --json puts exactly one object on stdout; the run folder is a model that loads; the same command again
+ends at once with the same result; an unknown key, a changed value and bad data exit 2 with one line that names them;
+rows that cannot be used cost themselves alone and are listed; --dry-run writes nothing.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dalr.cli import app
+from dalr.cli import train as _registered  # noqa: F401
+from dalr.model import DualEncoder
+
+Settings = dict[str, dict[str, Any]]
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    # Another command beside it, so that typer keeps `train` as a subcommand.
+    from dalr.cli import search  # noqa: F401
+
+    result = CliRunner().invoke(app, ["train", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = write_config(settings)
+    code, stdout, stderr = call(str(config), "--out", str(out), "--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    wanted = {
+        "out",
+        "status",
+        "steps",
+        "best_step",
+        "metric",
+        "best",
+        "seconds",
+        "train_rows",
+        "bad_rows",
+        "figures",
+        "val",
+    }
+    assert set(found) == wanted
+    assert (found["status"], found["steps"], found["metric"], found["train_rows"]) == ("finished", 12, "mrr", 48)
+    assert found["val"]["text_to_image"]["queries"] == 16
+    assert DualEncoder.from_pretrained(out).encode_text(["a red square"]).shape == (1, 16)
+    assert "dalr" in (out / "README.md").read_text()
+    assert json.loads(call(str(config), "--out", str(out), "--json")[1]) == found
+    code, _, stderr = call(str(config), "train.lr=0.5", "--out", str(out))
+    assert code == 2
+    assert "train.lr: 0.001 → 0.5" in stderr
+    code, stdout, _ = call(str(config), "--out", str(out))
+    assert code == 0
+    assert "recall@1" in stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'?"),
+        ("data.train=absent.csv", "absent.csv"),
+        ("data.text=caption", "caption"),
+        ("model.text.name=nowhere/at-all", "nowhere/at-all"),
+        ("model.image.name=timm:resnet_0", "resnet_0"),
+        ("objective.name=clipp", "objective.name"),
+        ("train.metric=bleu", "train.metric"),
+        ("objective={name: simcse, info: 0}", "weight 0"),
+        ("train.batch_size=7", ""),
+    ],
+)
+def test_mistakes(
+    override: str, says: str, settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    code, stdout, stderr = call(
+        str(write_config(settings)), override, "train.steps=1", "--out", str(tmp_path / "run"), "--json"
+    )
+    if not says:
+        assert code == 0, stderr
+        return
+    assert code == 2, stderr
+    assert stdout == ""
+    assert says in stderr
+    assert "Traceback" not in stderr
+
+
+def test_bad_rows_cost_themselves(
+    squares: Path, settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(squares, folder)
+    (folder / "images" / "001.png").write_bytes(b"not a picture")
+    (folder / "images" / "002.png").unlink()
+    settings["data"] = {"train": str(folder / "train.csv"), "val": str(folder / "val.csv")}
+    settings["train"]["steps"] = 2
+    out = tmp_path / "run"
+    code, stdout, stderr = call(str(write_config(settings)), "--out", str(out), "--json")
+    assert code == 0, stderr
+    assert (json.loads(stdout)["train_rows"], json.loads(stdout)["bad_rows"]) == (46, 2)
+    bad = [json.loads(line) for line in (out / "bad_rows.jsonl").read_text().splitlines()]
+    assert {row["row"] for row in bad} == {2, 3}
+    assert all(row["reason"] for row in bad)
+
+
+def test_a_dry_run_writes_nothing(settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path) -> None:
+    code, stdout, stderr = call(str(write_config(settings)), "--out", str(tmp_path / "run"), "--dry-run", "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["status"] == "checked"
+    assert json.loads(stdout)["steps"] == 12
+    assert not (tmp_path / "run").exists()
