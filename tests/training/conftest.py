@@ -2,9 +2,6 @@
 
 import csv
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,19 +77,3 @@ def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
         return path
 
     return write
-
-
-def environment(**more: str) -> dict[str, str]:
-    """A process environment in which results do not hang on the number of threads of this machine."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
-
-
-def start_training(config: Path, out: Path, *overrides: str, **more: str) -> subprocess.Popen[str]:
-    """`dalr train` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "dalr", "train", str(config), *overrides, "--out", str(out), "--json"],
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

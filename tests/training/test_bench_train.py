@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import environment  # type: ignore[import-not-found]
+from training_processes import environment
 
 Settings = dict[str, dict[str, Any]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment  # type: ignore[import-not-found]
+from training_processes import environment
 
 Settings = dict[str, dict[str, Any]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import environment  # type: ignore[import-not-found]
+from training_processes import environment
 
 from dalr.encoders import ImageConfig, NewTextConfig, TextConfig, build_image_encoder, build_text_encoder
 from dalr.model import DualEncoder
