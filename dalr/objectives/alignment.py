@@ -38,7 +38,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 # A temperature is learned as log(1/temperature), held below CLIP's scale of 100.
 MAX_LOG_SCALE = math.log(100.0)
 DENSE_ROWS = 2048
-TILE_ROWS = 512
+TILE_ROWS = 128
 
 
 class ObjectiveConfig(Config):
@@ -210,12 +210,14 @@ class AlignmentObjective(Objective):
         text_teacher = TeacherRows(batch.text_teachers) if batch.text_teachers else None
         common: dict[str, Any] = {"group": batch.ids_BK, "tile": tile}
         parts: dict[str, Tensor] = {}
-        if config.info:
-            parts["info"] = self._info(embeddings, common)
-        if batch.kind == "pairs" and self.config.uses_images:
-            parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
-        if batch.kind == "pairs" or config.distil_text:
-            parts |= self._intra_terms(embeddings, text_teacher, weight, common)
+        # The terms read the same cosines and group masks: each is computed once.
+        with losses.shared_products():
+            if config.info:
+                parts["info"] = self._info(embeddings, common)
+            if batch.kind == "pairs" and config.uses_images:
+                parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
+            if batch.kind == "pairs" or config.distil_text:
+                parts |= self._intra_terms(embeddings, text_teacher, weight, common)
         if not parts:
             raise ConfigError(f"objective.{config.name}: no term applies to a batch of kind '{batch.kind}'")
         weights = {name: 1.0 if name == "matching" else getattr(config, name) for name in parts}
