@@ -1,6 +1,6 @@
 """Draw the demo catalogue: pictures, captions, splits and the list of captions that are wrong on purpose.
 
-    python scripts/make_demo_catalogue.py --out assets/demo --sheet /tmp/contact_sheet.png
+    python scripts/make_demo_catalogue.py --out assets/demo --sheet assets/demo_contact_sheet.jpg --each 2 --columns 14
 
 The result is a function of the seed in `demo_catalogue/plan.py` alone. It is kept in the repository, so there is
 no need to run this before the quickstart; run it to change the catalogue or to make a larger one of your own.
@@ -107,6 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("assets/demo"), help="folder to write into")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of some products to this file")
+    parser.add_argument("--each", type=int, default=8, help="products of each type on the contact sheet")
+    parser.add_argument("--columns", type=int, default=16, help="columns of the contact sheet")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     options = parser.parse_args()
     catalogue = products()
@@ -119,8 +121,9 @@ def main() -> None:
                 print(f"{number + 1} of {len(catalogue)} drawn", flush=True)
     write_tables(rows(catalogue), options.out)
     if options.sheet:
-        shown = [product for kind in KINDS for product in [p for p in catalogue if p.kind == kind][:8]]
-        contact_sheet([Image.open(images / f"{p.name}.jpg") for p in shown], 16).save(options.sheet)
+        shown = [product for kind in KINDS for product in [p for p in catalogue if p.kind == kind][: options.each]]
+        pictures = [Image.open(images / f"{product.name}.jpg") for product in shown]
+        contact_sheet(pictures, options.columns).save(options.sheet, quality=88)
     size = sum(file.stat().st_size for file in options.out.rglob("*") if file.is_file())
     print(f"{len(catalogue)} products, {size / 1e6:.2f} MB in {options.out}")
 

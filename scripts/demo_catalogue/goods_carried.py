@@ -201,7 +201,7 @@ def boot(p: Painter, look: Look) -> None:
     p.line(curve([(-0.6, 0.36), (-0.2, 0.3), (0.06, 0.42), (0.16, 0.68)], closed=False), dark, 0.018, 0.7)
     kind = rng.integers(3)
     if kind == 0:
-        spots = [(0.0 + share * 0.16, top * (1 - share) + 0.16 * share + 0.12) for share in np.linspace(0, 1, 5)]
+        spots = [(-0.1 + share * 0.16, top * (1 - share) + 0.16 * share + 0.12) for share in np.linspace(0, 1, 5)]
         _laces(p, spots, [(0.9, 0.85, 0.75), (0.1, 0.1, 0.1), (0.8, 0.6, 0.2)][int(rng.integers(3))], 0.17)
     elif kind == 1:
         p.blob(

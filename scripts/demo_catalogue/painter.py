@@ -119,8 +119,12 @@ class Painter:
                 draw.line(spots[start : start + 2], fill=255, width=thick)
         else:
             draw.line(spots, fill=255, width=thick, joint="curve")
-        mask = np.asarray(image, dtype=np.float32) / 255.0 * opacity * (self.alpha > 0.5)
-        self._over(slice(None), slice(None), np.asarray(colour, np.float32), mask)
+        found = image.getbbox()
+        if found is None:
+            return
+        columns, rows = slice(found[0], found[2]), slice(found[1], found[3])
+        mask = np.asarray(image, dtype=np.float32)[rows, columns] / 255.0 * opacity * (self.alpha[rows, columns] > 0.5)
+        self._over(rows, columns, np.asarray(colour, np.float32), mask)
 
     def paint(self, surface: Surface, look: Look, *, drop: float = 0.3) -> Surface:
         """Light the surface, lay its shadow on what is below, and put it on top."""

@@ -15,7 +15,7 @@ from demo_catalogue.painter import Colour, Look, Painter
 from demo_catalogue.words import COLOURS, PATTERNS, caption
 
 SEED = 20250
-PER_TYPE = {"train": 30, "val": 3, "test": 5}
+PER_TYPE = {"train": 45, "val": 3, "test": 5}
 WRONG_SHARE = 0.06
 WICKER_PATTERNS = ("plain", "striped", "checked", "zigzag")
 Draw = Callable[[Painter, Look], None]
