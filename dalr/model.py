@@ -128,7 +128,7 @@ class DualEncoder(nn.Module):
         texts: Sequence[str],
         *,
         space: Space | None = None,
-        token_budget: int = 8192,
+        token_budget: int | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Unit vectors of texts, (N, D) in the `shared` space or (N, H) in the `sentence` space, float32.

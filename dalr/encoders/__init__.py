@@ -1,5 +1,6 @@
 """Text and image towers of any library behind one face, and the heads over them."""
 
+from dalr.encoders.fast_cpu import keep_pages
 from dalr.encoders.heads import Head, HeadConfig
 from dalr.encoders.image import ImageConfig, ImageEncoder, build_image_encoder, load_image_encoder
 from dalr.encoders.layer_decay import parameter_groups
@@ -21,6 +22,7 @@ __all__ = [
     "build_image_encoder",
     "build_text_encoder",
     "encoder_sides",
+    "keep_pages",
     "load_image_encoder",
     "load_text_encoder",
     "parameter_groups",

@@ -71,7 +71,11 @@ class ImageEncoder(Tower):
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Preprocessed pixels on the tower's device → f_BV."""
-        return self.network(pixels_BCHW.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        # Not on a CPU in training: there oneDNN's backward pass of a strided 1×1 convolution over 3 channels-last
+        # channels writes past its buffer (torch 2.14; the stem of FastViT ends in "double free or corruption").
+        if pixels_BCHW.is_cuda or not torch.is_grad_enabled():
+            pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
+        return self.network(pixels_BCHW)  # type: ignore[no-any-return]
 
     def encode(
         self,

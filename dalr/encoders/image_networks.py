@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dalr.encoders.image_parts import ImageNetwork, ImageParts, ImageSpec
 from dalr.encoders.names import EncoderName, read_json
 from dalr.encoders.preprocessing import build_transform, torchvision_settings
-from dalr.encoders.tower import load_weights, save_weights
+from dalr.encoders.tower import load_weights, read_weights, save_weights
 from dalr.errors import ConfigError, ModelError
 from dalr.files import write_json
 
@@ -209,17 +209,11 @@ def _remove_classifier(model: nn.Module, architecture: str) -> int:
 
 
 def _load_headless(model: nn.Module, path: Path, where: str) -> None:
-    """Load a classifier's state dict, without the classifier, from safetensors or a weights-only checkpoint."""
+    """Load a classifier's state dict, without the classifier, from a weights file."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        missing, _ = model.load_state_dict(state, strict=False)
-    except Exception as error:  # torch.load's own errors have no common base below Exception
-        raise ModelError(f"{where}: cannot be read as weights ({_reason(error)})") from None
+        missing, _ = model.load_state_dict(read_weights(path), strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{where}: does not fit the network ({_reason(error)})") from None
     if missing:
         raise ModelError(f"{where}: lacks {len(missing)} of the network's tensors, such as '{missing[0]}'")
 

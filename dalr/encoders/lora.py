@@ -66,7 +66,7 @@ def _targets(module: nn.Module, wanted: list[str] | None) -> list[str]:
         for name, layer in module.named_modules()
         if name not in inside_attention
         and not name.endswith("text_projection")  # open_clip asks for its class, which an adapter changes
-        and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
+        and (_is_linear(layer) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
     }
     if wanted is not None:
         chosen = [name for name in usable if any(name == end or name.endswith(f".{end}") for end in wanted)]
@@ -76,8 +76,12 @@ def _targets(module: nn.Module, wanted: list[str] | None) -> list[str]:
                 f"{', '.join(list(usable)[:8]) or 'none in this network'}"
             )
         return chosen
-    linear = [name for name, layer in usable.items() if isinstance(layer, nn.Linear)]
+    linear = [name for name, layer in usable.items() if _is_linear(layer)]
     chosen = linear or list(usable)
     if not chosen:
         raise ConfigError("train: lora: this network has no linear layer or convolution that can carry an adapter")
     return chosen
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D"  # GPT-2's transposed linear layer

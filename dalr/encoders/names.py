@@ -45,7 +45,7 @@ def resolve_name(name: str) -> EncoderName:
     prefix, colon, rest = name.partition(":")
     if name == "new":
         return EncoderName("new")
-    if not colon or len(prefix) == 1:  # one letter: a drive on Windows
+    if not colon or len(prefix) == 1 or Path(name).is_dir():  # one letter: a drive on Windows
         return _bare(name)
     if not rest:
         raise ModelError(f"encoder name '{name}': nothing follows the colon; expected {FORMS}")

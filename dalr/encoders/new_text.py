@@ -1,6 +1,5 @@
 """A small text encoder from scratch: a WordPiece vocabulary from the captions and a fresh BERT-like network."""
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,6 @@ from dalr.encoders.tokens import TransformersTokenizer
 from dalr.encoders.transformers_text import TransformersText
 from dalr.errors import ConfigError
 
-logger = logging.getLogger(__name__)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

@@ -15,6 +15,7 @@ from dalr.encoders.preprocessing import build_transform
 from dalr.encoders.text_parts import TextBackbone, TextParts, TextSpec
 from dalr.encoders.tokens import OpenClipHFTokenizer, OpenClipTokenizer, Tokenizer
 from dalr.encoders.tower import load_weights, save_weights
+from dalr.encoders.transformers_models import quiet
 from dalr.errors import ModelError
 
 
@@ -80,7 +81,8 @@ class OpenClipText(TextBackbone):
     def save(self, folder: Path, state: dict[str, Tensor]) -> None:
         save_weights(folder / "model.safetensors", state)
         if self.is_hf:
-            self.model.transformer.config.save_pretrained(folder)
+            with quiet():
+                self.model.transformer.config.save_pretrained(folder)
 
 
 class OpenClipImage(ImageNetwork):
@@ -112,14 +114,15 @@ def load_open_clip(
     level = root.level
     try:
         root.setLevel(logging.ERROR)  # open_clip reports every step to the root logger
-        model = open_clip.create_model(
-            source,
-            pretrained=name.weights if pretrained else None,
-            load_weights=pretrained,
-            pretrained_text=False,
-            force_custom_text=True,
-            force_image_size=image_size,
-        )
+        with quiet():
+            model = open_clip.create_model(
+                source,
+                pretrained=name.weights if pretrained else None,
+                load_weights=pretrained,
+                pretrained_text=False,
+                force_custom_text=True,
+                force_image_size=image_size,
+            )
     except Exception as error:  # open_clip raises RuntimeError, ValueError, and those of its loaders
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(
@@ -145,7 +148,8 @@ def open_clip_text(name: EncoderName, model: Any, config: dict[str, Any]) -> Tex
         "text_cfg": _json(config["text_cfg"]),
     }
     try:
-        raw = open_clip.get_tokenizer(source)
+        with quiet():
+            raw = open_clip.get_tokenizer(source)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"open_clip:{name.folder or name.architecture}: no tokenizer ({reason})") from None
@@ -187,7 +191,8 @@ def load_saved_open_clip_text(folder: Path, spec: TextSpec) -> TextParts:
     text = dict(described["text_cfg"])
     if text.get("hf_model_name"):
         text.update(hf_model_name=str(folder), hf_model_pretrained=False)
-    model = _build_text_tower(described["embed_dim"], CLIPTextCfg(**text), described["quick_gelu"]).eval()
+    with quiet():
+        model = _build_text_tower(described["embed_dim"], CLIPTextCfg(**text), described["quick_gelu"]).eval()
     backbone = OpenClipText(model, described)
     load_weights(backbone, folder / "model.safetensors")
     settings = dict(described["tokenizer"])

@@ -6,12 +6,12 @@ The package itself is not needed. Only weights are read; a module whose class is
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalr.encoders.names import read_json
 from dalr.encoders.text_parts import TextParts
+from dalr.encoders.tower import load_weights
 from dalr.encoders.transformers_text import load_transformers_text
 from dalr.errors import ModelError
 
@@ -178,14 +178,10 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def _load_layer(layer: nn.Module, path: Path) -> None:
-    from dalr.encoders.tower import load_weights
-
-    if (path / "model.safetensors").is_file():
-        return load_weights(layer, path / "model.safetensors")
-    if not (path / "pytorch_model.bin").is_file():
-        raise ModelError(f"{path}: has neither model.safetensors nor pytorch_model.bin")
-    layer.load_state_dict(torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True))
-    return None
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return load_weights(layer, path / name)
+    raise ModelError(f"{path}: has neither model.safetensors nor pytorch_model.bin")
 
 
 def _first_json(folder: Path, pattern: str) -> dict[str, Any]:

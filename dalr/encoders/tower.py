@@ -1,5 +1,7 @@
 """What text and image towers share: the training mode, the weights as they are saved, and the fingerprint."""
 
+import pickle
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -8,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dalr.encoders.lora import LoraConfig, add_lora, merged_state
+from dalr.errors import ConfigError, ModelError
 from dalr.files import hash_json, hash_tensors
 
+MORE_THAN_TENSORS = "holds more than tensors, and code in a weights file is not run; convert it to safetensors"
 Train = Literal["frozen", "lora", "full"]
 
 
@@ -57,14 +61,23 @@ def set_training(
     Raises MissingExtraError when LoRA is wanted and peft is not installed.
     """
     tower.train_mode = train
-    tower.requires_grad_(train == "full")
+    if train != "full":  # else what the library itself keeps fixed (sinusoidal positions) stays fixed
+        tower.requires_grad_(False)
     if train == "lora":
         add_lora(backbone, lora)
         for name, parameter in tower.named_parameters():
             if name.startswith("pooling."):
                 parameter.requires_grad_(True)
     if train != "frozen":
-        freeze_unused(tower, probe)
+        try:
+            freeze_unused(tower, probe)
+        except (AttributeError, TypeError) as error:
+            if train != "lora":
+                raise
+            raise ConfigError(
+                f"train: lora: this network looks into layers that have an adapter now ({error}); "
+                "name others in lora.targets"
+            ) from None
     tower.eval()
 
 
@@ -93,18 +106,30 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load safetensors written by `save_weights` into a module; every name and shape must fit.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a pickle that holds nothing else (it is never run).
 
-    Raises ModelError when the file is missing, is not safetensors, or does not fit.
+    Raises ModelError when the file is missing, damaged, or holds more than tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from dalr.errors import ModelError
-
     try:
-        module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        if path.suffix == ".safetensors":
+            return load_file(path)  # type: ignore[no-any-return]
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except pickle.UnpicklingError:
+        raise ModelError(f"{path}: {MORE_THAN_TENSORS}") from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:300]})") from None
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a weights file into a module; every name and shape must fit. Raises ModelError when they do not."""
+    try:
+        state = OrderedDict(read_weights(path))
+        state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined] # MNASNet asks for its version
+        module.load_state_dict(state)
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: does not hold the weights that its folder describes ({reason})") from None

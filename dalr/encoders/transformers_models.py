@@ -1,14 +1,13 @@
 """Loading models of the transformers library: quietly, in float32, and never with weights left at random."""
 
 import contextlib
-import logging
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from dalr.encoders.tower import MORE_THAN_TENSORS
 from dalr.errors import ModelError
-
-logger = logging.getLogger(__name__)
 
 PAIRS = ("clip", "siglip")  # architectures with a text half and an image half
 HALVES = {  # a half on its own: its side and its class
@@ -59,6 +58,8 @@ def side_of(config: Any) -> Literal["text", "image", "both"]:
         return "both"
     if config.model_type in HALVES:
         return "text" if HALVES[config.model_type][0] == "text" else "image"
+    if hasattr(config, "image_size") or hasattr(config, "num_channels"):
+        return "image"  # also where there is a vocabulary: BEiT's is of visual tokens
     return "text" if getattr(config, "vocab_size", None) else "image"
 
 
@@ -107,6 +108,8 @@ def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
             return build(config).eval()
         try:
             model, report = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
+        except pickle.UnpicklingError:
+            raise ModelError(f"{folder}: its weights file {MORE_THAN_TENSORS}") from None
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)

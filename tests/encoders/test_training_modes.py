@@ -111,6 +111,20 @@ def test_a_frozen_tower_stays_in_eval_mode(bert_dir: Path, timm_dir: Path, pictu
         assert encoder.fingerprint() == before
 
 
+def test_pixels_are_not_channels_last_in_training_on_a_cpu(timm_dir: Path, pictures: list[Image.Image]) -> None:
+    """There the backward pass of some convolutions writes past its buffer, and the process dies or worse."""
+    encoder = build_image_encoder(ImageConfig(name=str(timm_dir), train="full"))
+    layouts: list[bool] = []
+    encoder.network.register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    pixels = torch.stack([encoder.preprocess(picture) for picture in pictures])
+    encoder.train()(pixels)
+    with torch.inference_mode():
+        encoder(pixels)
+    assert layouts == [False, True]
+
+
 def test_encode_leaves_the_mode_as_it_was(bert_dir: Path, timm_dir: Path, pictures: list[Image.Image]) -> None:
     text = build_text_encoder(TextConfig(name=str(bert_dir), train="full", dropout=0.5)).train()
     image = build_image_encoder(ImageConfig(name=str(timm_dir), train="full")).train()
