@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dalr.errors import CheckpointError
-from dalr.files import hash_file, new_folder, write_json
+from dalr.files import hash_file, new_folder, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,30 @@ def load_trained_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             if tensor.shape != state[name].shape:
                 raise CheckpointError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(tensor.shape)}")
             tensor.copy_(state[name])
+
+
+class BestWeights:
+    """The weights that evaluated best so far: in a file, written whole or not at all, or in memory without one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.tensors: dict[str, Tensor] = {}
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Take these weights in place of the earlier ones."""
+        from safetensors.torch import save
+
+        if self.path is None:
+            self.tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
+        else:
+            tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            write_atomically(self.path, save(tensors))
+
+    def load(self) -> dict[str, Tensor]:
+        """The weights last kept."""
+        from safetensors.torch import load_file
+
+        return self.tensors if self.path is None else load_file(self.path)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:

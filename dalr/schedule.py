@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a factor of its peak: a pure function of the step."""
+"""What a training step derives from its number alone: learning rate, random seed, epoch."""
 
 import math
 
@@ -16,3 +16,19 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) ->
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     return 1 - done if schedule == "linear" else 1.0
+
+
+def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """A 63-bit seed for dropout in one step of one process (splitmix64 over the four numbers)."""
+    value = 0
+    for part in (seed, step, micro, rank):
+        value = (value + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value >> 1
+
+
+def epochs_done(step: int, steps_per_epoch: float) -> int:
+    """Whole epochs done after `step` steps."""
+    return int(step / steps_per_epoch + 1e-9)

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dalr.checkpoint import (
+    BestWeights,
     Checkpoint,
     load_optimizer_tensors,
     load_trained_state,
@@ -26,14 +27,14 @@ from dalr.checkpoint import (
 )
 from dalr.config import Config
 from dalr.data.prefetch import Prefetch
+from dalr.devices import on_cpu, precision_name
 from dalr.ema import Ema
 from dalr.encoders import parameter_groups
 from dalr.errors import ConfigError, DalrError
-from dalr.files import write_atomically
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
-from dalr.schedule import learning_rate_factor
+from dalr.schedule import epochs_done, learning_rate_factor, step_seed
 from dalr.training_log import Clock, Event, TrainingLog
 
 Evaluate = Callable[[DualEncoder], Mapping[str, float]]
@@ -157,7 +158,7 @@ class Trainer:
         self.progress = progress
         self.accelerator = Accelerator(
             cpu=on_cpu(),
-            mixed_precision=_precision(config.precision),
+            mixed_precision=precision_name(config.precision),
             log_with=list(config.trackers) or None,
             project_dir=None if self.out is None else str(self.out),
         )
@@ -180,6 +181,7 @@ class Trainer:
         self.ema = Ema(self.names, config.ema)
         keeps_log = self.out is not None and self.accelerator.is_main_process
         self.log = TrainingLog(self.out / "log.jsonl" if keeps_log and self.out is not None else None)
+        self.best = BestWeights(None if self.out is None else self.out / "checkpoints" / "best.safetensors")
         self.state = TrainState()
         self.step = 0
 
@@ -247,7 +249,7 @@ class Trainer:
         for micro in range(config.accumulate):
             with clock.waiting():
                 batch = batches.next()
-            torch.manual_seed(_seed(config.seed, t, micro, self.accelerator.process_index))
+            torch.manual_seed(step_seed(config.seed, t, micro, self.accelerator.process_index))
             parts, norms = self._backward(batch, micro, wants_norms)
             found.append(parts)
             rows += len(batch) * self.accelerator.num_processes
@@ -282,9 +284,9 @@ class Trainer:
 
     def _after_step(self, clock: Clock) -> None:
         config, last = self.config, self.step == self.total_steps
-        epoch_ends = _epoch_of(self.step, self._steps_per_epoch) != _epoch_of(self.step - 1, self._steps_per_epoch)
+        epoch_ends = epochs_done(self.step, self._steps_per_epoch) != epochs_done(self.step - 1, self._steps_per_epoch)
         if epoch_ends:
-            epoch = _epoch_of(self.step, self._steps_per_epoch)
+            epoch = epochs_done(self.step, self._steps_per_epoch)
             figures = self.step_module.objective.end_epoch(epoch)
             if figures:
                 self._log({"event": "epoch", "step": self.step, "epoch": epoch, **figures})
@@ -315,7 +317,8 @@ class Trainer:
         better = state.best is None or (value > state.best if config.greater_is_better else value < state.best)
         if better:
             state.best, state.best_step, state.bad_evaluations = value, self.step, 0
-            self._keep_best()
+            if self.out is None or self.accelerator.is_main_process:
+                self.best.keep(self._kept_weights())
         else:
             state.bad_evaluations += 1
         state.figures = figures
@@ -329,26 +332,10 @@ class Trainer:
         """The weights that a user of the model would get now: the averages where there are some."""
         return trained_state(self.step_module) | self.ema.tensors
 
-    def _keep_best(self) -> None:
-        if self.out is None:
-            self._best = {name: value.detach().cpu().clone() for name, value in self._kept_weights().items()}
-        elif self.accelerator.is_main_process:
-            from safetensors.torch import save
-
-            tensors = {name: value.detach().cpu().contiguous() for name, value in self._kept_weights().items()}
-            write_atomically(self.out / "checkpoints" / "best.safetensors", save(tensors))
-
     def _take_best(self) -> None:
         """Load the best weights, or without evaluation the averages, into the model."""
         self.accelerator.wait_for_everyone()
-        if not self.state.best_step:
-            load_trained_state(self.step_module, self._kept_weights())
-        elif self.out is None:
-            load_trained_state(self.step_module, self._best)
-        else:
-            from safetensors.torch import load_file
-
-            load_trained_state(self.step_module, load_file(self.out / "checkpoints" / "best.safetensors"))
+        load_trained_state(self.step_module, self.best.load() if self.state.best_step else self._kept_weights())
 
     # -- resume -----------------------------------------------------------------------------------------------
 
@@ -415,36 +402,3 @@ class Trainer:
         first = self.step * self.config.accumulate
         ahead = self.config.prefetch if self.data.prefetch else 0
         return Prefetch(lambda t: self.data.batch(t, rank, world), first, ahead)
-
-
-def on_cpu() -> bool:
-    """Whether training runs on the CPU: there is no accelerator, or ACCELERATE_USE_CPU says so.
-
-    accelerate must be told in either case: without it several CPU processes each train alone and say nothing.
-    """
-    from accelerate.utils import parse_flag_from_env
-
-    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
-
-
-def _precision(name: str) -> str:
-    """accelerate's name; `auto` is bf16 only on a GPU that computes in it (bf16 is slow on most CPUs)."""
-    if name == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return "no" if name == "fp32" else name
-
-
-def _seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """A 63-bit seed for dropout in one step of one process (splitmix64 over the four numbers)."""
-    value = 0
-    for part in (seed, step, micro, rank):
-        value = (value + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        value ^= value >> 31
-    return value >> 1
-
-
-def _epoch_of(step: int, steps_per_epoch: float) -> int:
-    """Whole epochs done after `step` steps."""
-    return int(step / steps_per_epoch + 1e-9)

@@ -16,6 +16,7 @@ from dalr.data.faults import shuffle_captions
 from dalr.data.groups import carve_dev
 from dalr.data.manifest import BadRow, DataConfig, Manifest
 from dalr.data.texts import read_corpus, read_triplets
+from dalr.devices import on_cpu
 from dalr.errors import ConfigError
 from dalr.evaluation.parts import Part, embed_part, part_relevance, retrieval_evaluator
 from dalr.evaluation.retrieval import retrieval
@@ -28,7 +29,7 @@ from dalr.objectives import AlignmentObjective, Features, Kind, ObjectiveConfig,
 from dalr.run import DataSection, RunConfig
 from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
 from dalr.teachers import TeacherConfig
-from dalr.trainer import TrainConfig, Trainer, on_cpu
+from dalr.trainer import TrainConfig, Trainer
 from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys, text_column, text_rows
 
 Progress = Callable[[int, int], None]

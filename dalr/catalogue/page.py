@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dalr.catalogue.summary import Summary, evaluations
+from dalr.catalogue.summary import Summary, curve
 from dalr.data.images import open_image
 from dalr.files import write_atomically
 
@@ -46,9 +45,10 @@ def render(summary: Summary) -> str:
             found
             for found in (
                 chart(
-                    METRIC_NAMES.get(metric, metric) + " on the validation part", evaluations(summary.history, metric)
+                    METRIC_NAMES.get(metric, metric) + " on the validation part",
+                    curve(summary.history, "evaluation", metric),
                 ),
-                chart("loss on the training part", _losses(summary.history), from_zero=True),
+                chart("loss on the training part", curve(summary.history, "step", "loss"), from_zero=True),
             )
             if found is not None
         ],
@@ -137,7 +137,3 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = power * next(factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough * 0.999)
     first = math.floor(low / step)
     return [round(step * number, 12) for number in range(first, math.floor(high / step * 1.0001) + 1)]
-
-
-def _losses(history: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    return [(float(e.get("epoch", e["step"])), float(e["loss"])) for e in history if e.get("event") == "step"]

@@ -37,9 +37,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """One example query, where its right picture came, and the first pictures found."""
+    """One example query, its best-placed right picture and where that came, and the first pictures found."""
 
     text: str
+    answer: Path
     rank: int
     hits: list[Hit]
 
@@ -232,15 +233,14 @@ def _gallery(part: Manifest, related: Any, scores_TM: Any, count: int, seed: int
             )
             for at in order[:HITS].tolist()
         ]
-        rank = 1 + int(np.flatnonzero(right_TM[text, order])[0])
-        found.append(Query(part.texts[int(related.text_rows[text])] or "", rank, hits))
+        place = int(np.flatnonzero(right_TM[text, order])[0])
+        answer = part.image_path(int(related.image_rows[order[place]]))
+        found.append(Query(part.texts[int(related.text_rows[text])] or "", answer, place + 1, hits))
     return found
 
 
-def evaluations(history: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
-    """(epoch or step, value) of a metric over a run's log."""
-    return [
-        (float(event.get("epoch", event["step"])), float(event[metric]))
-        for event in history
-        if event.get("event") == "evaluation" and metric in event
-    ]
+def curve(history: Sequence[Mapping[str, Any]], event: str, name: str) -> list[tuple[float, float]]:
+    """(epoch, value) of a figure over the events of a run's log; an event without an epoch gets its step's."""
+    per_step = next((e["epoch"] / e["step"] for e in reversed(history) if e.get("epoch") and e["step"]), 1.0)
+    found = [e for e in history if e.get("event") == event and e.get(name) is not None]
+    return [(float(e.get("epoch", e["step"] * per_step)), float(e[name])) for e in found]

@@ -23,13 +23,14 @@ from dalr.cli.progress import bar
 NEXT = [
     ("Look at the data: what is missing, broken, double, or in two splits at once.", "dalr check my/products.csv"),
     (
-        "Train. configs/fashion.yaml starts from pretrained encoders, configs/demo.yaml from nothing.",
-        "dalr train configs/demo.yaml data.train=my/products.csv data.val=my/products.csv --out runs/mine",
+        "Train; a tenth is kept aside to choose the best weights. configs/demo.yaml starts from nothing, "
+        "configs/fashion.yaml from pretrained encoders.",
+        "dalr train configs/demo.yaml data.train=my/products.csv data.val=null data.dev=0.1 --out runs/mine",
     ),
     (
         "Embed everything once, then search by words or by a picture.",
         "dalr embed --model runs/mine --data my/products.csv --out runs/store\n"
-        'dalr search --store runs/store "blue velvet sofa"',
+        'dalr search --store runs/store "red striped mug"',
     ),
     ("This page, for your run.", "dalr report --run runs/mine --data my/products.csv --out summary.html"),
 ]

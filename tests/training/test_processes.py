@@ -21,7 +21,7 @@ Settings = dict[str, dict[str, Any]]
 LAUNCH = """
 import sys
 from accelerate import PartialState
-from dalr.trainer import on_cpu
+from dalr.devices import on_cpu
 assert PartialState(cpu=on_cpu()).num_processes == int(sys.argv[1]), PartialState().num_processes
 import torch
 torch.set_num_threads(1)
