@@ -31,6 +31,7 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 METHODS: dict[str, list[str]] = {
     "clip": ["objective={name: clip}"],
     "siglip": ["objective={name: siglip}"],
+    "clip_weighted": ["objective={name: clip, pair_weights: true}"],
     "dalr": [],
 }
 TEXT_TOWER = [

@@ -91,7 +91,8 @@ def test_the_page_stands_alone(summary: Summary, tmp_path: Path) -> None:
     write_summary(tmp_path / "summary.html", summary)
     page = (tmp_path / "summary.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) == sum(len(query.hits) for query in summary.gallery) + len(summary.suspects.shown)
+    far = sum(query.rank > 5 for query in summary.gallery)
+    assert len(sources) == sum(len(query.hits) for query in summary.gallery) + far + len(summary.suspects.shown)
     assert all(source.startswith("data:image/") for source in sources)
     assert "<script" not in page
     assert "://" not in page
@@ -114,6 +115,7 @@ def test_what_is_shown_is_what_was_measured(summary: Summary, model: DualEncoder
         right = {image for image, text in zip(manifest.images, manifest.texts, strict=True) if text == query.text}
         assert [hit.image.name for hit in query.hits] == [Path(images[at] or "").name for at in order[:5]]
         assert [hit.right for hit in query.hits] == [images[at] in right for at in order[:5]]
+        assert query.answer.name in {Path(image or "").name for image in right}
         assert query.rank == 1 + min(place for place, at in enumerate(order) if images[at] in right)
 
 
