@@ -25,8 +25,9 @@ def write_parts(
     that `write` does not make is removed; anything else in `folder` stays as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".saving.*"):  # of a process that was killed while it saved
-        shutil.rmtree(left, ignore_errors=True)
+    # Of processes that were killed while they saved: the folder of fresh parts, or the record half-written.
+    for left in (*folder.glob(".saving.*"), *folder.glob(f".{record}.*")):
+        _remove(left)
     fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".saving."))
     try:
         write(fresh)
