@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dalr.errors import CheckpointError
-from dalr.files import hash_file, new_folder, write_atomically, write_json
+from dalr.files import hash_file, new_folder, remove, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
         write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    for leftover in folder.glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    # What is hidden here was being written when a process was killed: a checkpoint, or the best weights.
+    for leftover in folder.glob(".*"):
+        remove(leftover)
     return target
 
 

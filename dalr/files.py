@@ -87,6 +87,14 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def hash_bytes(*parts: bytes) -> str:
     """BLAKE2b-128 of the parts, each preceded by its length, as 32 hex digits."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)

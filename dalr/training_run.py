@@ -17,9 +17,9 @@ from dalr.data.groups import carve_dev
 from dalr.data.manifest import BadRow, DataConfig, Manifest
 from dalr.data.texts import read_corpus, read_triplets
 from dalr.devices import on_cpu
-from dalr.errors import ConfigError
-from dalr.evaluation.parts import Part, embed_part, part_relevance, retrieval_evaluator
-from dalr.evaluation.retrieval import retrieval
+from dalr.errors import ConfigError, DataError
+from dalr.evaluation.catalogue import evaluate_retrieval
+from dalr.evaluation.parts import Part, retrieval_evaluator
 from dalr.evaluation.sts import sts_dev
 from dalr.files import hash_json, write_atomically, write_json
 from dalr.model import DualEncoder
@@ -103,9 +103,10 @@ def run_training(
         )
         ended = trainer.fit()
         val = None
+        if main:
+            trainer.model.save_pretrained(out)
         if main and plan.val is not None:
-            found = part_relevance(plan.val)
-            val = retrieval(*embed_part(trainer.model, plan.val, found), found)
+            val = evaluate_retrieval(trainer.model, plan.val, cache=config.data.cache, progress=embedding)
         result = RunResult(
             out=str(out),
             status="finished",
@@ -121,7 +122,6 @@ def run_training(
             is_main_process=main,
         )
         if main:
-            trainer.model.save_pretrained(out)
             write_atomically(out / "README.md", model_card(settings, result.as_json()))
             record = {"status": "finished", "config": settings, "inputs": plan.inputs, "result": result.as_json()}
             write_json(out / RUN_FILE, record)
@@ -137,7 +137,7 @@ class Plan:
     data: TrainingData
     train_config: TrainConfig
     evaluate: Callable[[DualEncoder], dict[str, float]] | None
-    val: Part | None
+    val: Manifest | None
     inputs: dict[str, str]
     train_rows: int
     bad: list[BadRow]
@@ -147,8 +147,8 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
     """Read the data, build model, objective and evaluation; the same config gives the same plan."""
     data = config.data
     train, dev, val = load_parts(data, config.train.seed)
-    corpus = read_corpus(data.corpus) if data.corpus else []
-    triplets = read_triplets(data.triplets) if data.triplets else None
+    corpus, bad_lines = read_corpus(data.corpus) if data.corpus else ([], [])
+    triplets, bad_triplets = read_triplets(data.triplets) if data.triplets else (None, [])
     texts = [*(train.texts if train else []), *corpus, *(triplets[0] if triplets else [])]
     torch.manual_seed(config.train.seed)
     model = DualEncoder.build(config.model, corpus=[text for text in texts if text])
@@ -174,9 +174,10 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None
     torch.manual_seed(config.train.seed)
     objective = build_objective(config.objective, model, pair_weights=weights)
-    measured = [build(part) if part is not None and model.image is not None else None for part in (dev, val)]
-    dev_part, val_part = (None if found is None else Part(*found) for found in measured)
-    selecting = dev_part if config.evaluation.retrieval else None
+    pictures = model.image is not None
+    if val is not None and pictures and not len(val.pairs()):
+        raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")
+    selecting = Part(*build(dev)) if dev is not None and pictures and config.evaluation.retrieval else None
     evaluate, metric = choose_evaluation(config.objective, config.train.metric, selecting, config.evaluation.sts)
     train_config = config.train.model_copy(update={"metric": metric})
     stream = TrainingData(
@@ -187,8 +188,8 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
         fingerprint=inputs["data.train"] + inputs["texts"],
     )
     count = sum(len(part) for part in rows.values())
-    bad = train.bad if train is not None else []
-    return Plan(model, objective, stream, train_config, evaluate, val_part, inputs, count, bad)
+    bad = [*(train.bad if train is not None else []), *bad_lines, *bad_triplets]
+    return Plan(model, objective, stream, train_config, evaluate, val if pictures else None, inputs, count, bad)
 
 
 def sentences(
@@ -299,12 +300,14 @@ def load_parts(data: DataSection, seed: int) -> tuple[Manifest | None, Manifest 
     val = load_part(data, data.val, data.val_split)
     if train is None:
         return None, val, val
+    dev = val
+    if data.dev:
+        train_rows, dev_rows = carve_dev(train.ids(photo_keys(train)), data.dev, seed)
+        train, dev = train.select(train_rows), train.select(dev_rows)
     if data.shuffle_captions:
+        # What is measured keeps its own captions.
         train = shuffle_captions(train, data.shuffle_captions, seed)
-    if not data.dev:
-        return train, val, val
-    train_rows, dev_rows = carve_dev(train.ids(photo_keys(train)), data.dev, seed)
-    return train.select(train_rows), train.select(dev_rows), val
+    return train, dev, val
 
 
 class DALRTrainer(Trainer):

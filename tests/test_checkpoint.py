@@ -44,6 +44,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
 
 def test_only_the_newest_are_kept_and_leftovers_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".step-00000001.killed").mkdir()
+    (tmp_path / ".best.safetensors.killed").write_bytes(b"half")
     for step in (1, 2, 10, 3):
         save_checkpoint(tmp_path, make(step), keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003", "step-00000010"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from dalr.encoders.names import read_json
 from dalr.errors import ModelError
-from dalr.files import hash_file, sync_folder, sync_tree, write_json
+from dalr.files import hash_file, remove, sync_folder, sync_tree, write_json
 
 
 def write_parts(
@@ -27,7 +27,7 @@ def write_parts(
     folder.mkdir(parents=True, exist_ok=True)
     # Of processes that were killed while they saved: the folder of fresh parts, or the record half-written.
     for left in (*folder.glob(".saving.*"), *folder.glob(f".{record}.*")):
-        _remove(left)
+        remove(left)
     fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".saving."))
     try:
         write(fresh)
@@ -41,7 +41,7 @@ def write_parts(
         (folder / record).unlink(missing_ok=True)
         sync_folder(folder)
         for part in parts:
-            _remove(folder / part)
+            remove(folder / part)
             if (fresh / part).exists():
                 os.rename(fresh / part, folder / part)
         sync_folder(folder)
@@ -66,10 +66,3 @@ def read_record(folder: Path, record: str) -> dict[str, Any]:
         if hash_file(path) != digest:
             raise ModelError(f"{path}: altered or damaged since {record} was written; save the model again")
     return values
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

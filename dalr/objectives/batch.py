@@ -24,7 +24,7 @@ class Batch:
         kind: `pairs` (texts with images) or `text` (texts alone). All processes agree on it.
         index_B: row numbers in the training set (int64); pair weights are looked up by them.
         ids_BK: group ids (int64): two rows are mutual positives if any column is equal. -1 matches nothing.
-        weight_B: pair weights in [0, 1] from the data (float32).
+        weight_B: pair weights from the data, at least 0 (float32).
         text: tokens (`input_ids`, `attention_mask`) or cached features h_BH.
         image: pixels (B, 3, height, width) or cached features f_BV.
         positive, negative: texts of supervised SimCSE triplets, as `text`.

@@ -109,6 +109,18 @@ def test_bad_rows_cost_themselves(
     assert all(row["reason"] for row in bad)
 
 
+def test_a_validation_part_without_pairs_is_refused_before_training(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "val.csv").write_text("image,text\n,a red square\n,a blue bar\n")
+    settings["data"]["val"] = str(tmp_path / "val.csv")
+    code, _, stderr = call(str(write_config(settings)), "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "data.val" in stderr
+    assert "no row has both an image and a text" in " ".join(stderr.split())
+    assert not (tmp_path / "run/log.jsonl").exists()
+
+
 def test_a_dry_run_writes_nothing(settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path) -> None:
     code, stdout, stderr = call(str(write_config(settings)), "--out", str(tmp_path / "run"), "--dry-run", "--json")
     assert code == 0, stderr
