@@ -392,8 +392,9 @@ class Trainer:
             return
         self.log.write(event)
         if self.config.trackers:
+            # The step goes beside the values: some trackers keep its name for themselves.
             numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
-            self.accelerator.log(numbers, step=self.step)
+            self.accelerator.log({name: value for name, value in numbers.items() if name != "step"}, step=self.step)
         if self.progress is not None:
             self.progress({**event, "total_steps": self.total_steps})
 
