@@ -167,7 +167,7 @@ class Trainer:
         # Ops without a deterministic kernel warn and go on; the fill of fresh memory would only cost time.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.step_module = Step(model, objective)
+        self.step_module = Step(model, objective, config.compile)
         self.names = {p: name for name, p in self.step_module.named_parameters() if p.requires_grad}
         if not self.names:
             raise ConfigError(
@@ -175,8 +175,6 @@ class Trainer:
             )
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, betas=config.betas)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
-        if config.compile:
-            self.step_module.compile()
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.step_module, self.optimizer)
         self.ema = Ema(self.names, config.ema)
         keeps_log = self.out is not None and self.accelerator.is_main_process

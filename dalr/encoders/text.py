@@ -56,6 +56,7 @@ class TextConfig(Config):
 class TextEncoder(Tower):
     """A text tower. `width` is H, `max_length` the number of tokens after which a text is cut.
 
+    `pad_to_multiple_of` rounds the length of a batch up, so that there are few different ones (for compiled code).
     Training tokenises once (`tokenize`), pads per batch (`collate`) and calls the module; `encode` does all
     three without gradients. Results are not normalised, unless the encoder's folder says so.
     """
@@ -71,6 +72,7 @@ class TextEncoder(Tower):
         self.after = parts.after
         self.max_length = parts.spec.max_length
         self.width = self._probe_width()
+        self.pad_to_multiple_of = 1
         self._cut_reported = False
         self._prompt_tokens = self._count_prompt_tokens()
 
@@ -97,6 +99,7 @@ class TextEncoder(Tower):
     def collate(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Rows of `tokenize` → `input_ids` and `attention_mask`, both (B, L) int64, padded on the right."""
         longest = self.max_length if self.spec.fixed_length else max((len(row) for row in ids), default=0)
+        longest = min(-(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of, self.max_length)
         input_ids_BL = torch.full((len(ids), longest), self.tokenizer.pad_id, dtype=torch.int64)
         attention_mask_BL = torch.zeros((len(ids), longest), dtype=torch.int64)
         for row, tokens in enumerate(ids):

@@ -5,7 +5,7 @@ loss (`loss`). Between the two lies the one seam where rows of other processes j
 batch is cut into chunks (the cached two-pass step): a method knows neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,10 @@ from dalr.losses import gather_constant, gather_rows
 from dalr.losses.cached import cached_backward
 from dalr.model import DualEncoder
 from dalr.objectives.batch import Batch, Kind
+
+Embed = Callable[[DualEncoder, Batch], dict[str, Tensor]]
+# Of batches, in the length of their texts.
+MOST_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -83,18 +87,21 @@ class Step(nn.Module):
     Every process embeds its own rows, all embeddings are gathered (with gradients) and each process computes the
     loss of the global batch: negatives come from all processes, and the mean of the processes' gradients equals
     the gradient that one process would have with all the rows.
+
+    With `compiled` the embedding of a batch, which is where the time goes, runs as code made by torch.compile.
     """
 
-    def __init__(self, model: DualEncoder, objective: Objective) -> None:
+    def __init__(self, model: DualEncoder, objective: Objective, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.embed = compiled_embedding(model, objective) if compiled else objective.embed
         for module in objective.unused_modules(model):
             module.requires_grad_(False)
 
     def forward(self, batch: Batch, gradient_norms: bool = False) -> tuple[LossParts, dict[str, float]]:
         """The loss of the global batch, and on request each term's gradient norm at the embeddings."""
-        embeddings = self.objective.embed(self.model, batch)
+        embeddings = self.embed(self.model, batch)
         gathered = {name: gather_rows(value) for name, value in embeddings.items()}
         parts = self.objective.loss(gathered, gather_batch(batch))
         norms = term_gradient_norms(parts, list(embeddings.values())) if gradient_norms else {}
@@ -114,7 +121,7 @@ class Step(nn.Module):
             found.append(self._touch_idle(self.objective.loss(gathered, whole), batch.kind))
             return found[0].total
 
-        cached_backward(lambda part: self.objective.embed(self.model, part), chunks, loss)
+        cached_backward(lambda part: self.embed(self.model, part), chunks, loss)
         return found[0]
 
     def _touch_idle(self, parts: LossParts, kind: Kind) -> LossParts:
@@ -124,6 +131,19 @@ class Step(nn.Module):
             return parts
         nothing = torch.stack([parameter.reshape(-1)[0] * 0.0 for parameter in idle]).sum()
         return LossParts(parts.total + nothing, parts.parts, parts.weights)
+
+
+def compiled_embedding(model: DualEncoder, objective: Objective) -> Embed:
+    """`objective.embed` compiled, such that the code for a batch hangs on that batch's shape alone.
+
+    Code for moving shapes would depend on which shape came first, and a resumed run would differ in the last bits
+    from one that never stopped. So every shape gets code of its own, and token lengths are rounded up, that there are
+    few. Dropout draws as it does uncompiled, so that the second pass of the cached step repeats the first.
+    """
+    if model.text is not None:
+        model.text.pad_to_multiple_of = 8
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
+    return torch.compile(objective.embed, dynamic=False, options={"fallback_random": True, "deterministic": True})
 
 
 def gather_batch(batch: Batch) -> Batch:

@@ -136,7 +136,7 @@ def test_the_total_is_the_weighted_sum() -> None:
     model = model_of(dropout=0.0)
     objective = build_objective(config(name="dalr", profile="paper"), model)
     parts, _ = Step(model, objective)(batch_of(rows_of(model)))
-    expected = sum(parts.weights[name] * float(value) for name, value in parts.parts.items())
+    expected = sum(parts.weights[name] * float(value.detach()) for name, value in parts.parts.items())
     assert float(parts.total) == pytest.approx(expected, rel=1e-6)
 
 
@@ -178,3 +178,26 @@ def test_a_term_without_its_teacher_is_told_by_its_key() -> None:
         objective = build_objective(config(name="dalr", pair_weights=False, **weights), model)
         with pytest.raises(ConfigError, match=name):
             Step(model, objective)(batch_of(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_compiled_equals_not_compiled(chunk: int | None) -> None:
+    found = []
+    for compiled in (False, True):
+        model = model_of()
+        rows = rows_of(model)
+        step = Step(model, build_objective(config(name="dalr", profile="paper"), model), compiled).train()
+        assert model.text is not None
+        model.text.pad_to_multiple_of = 8
+        batch = batch_of(rows)
+        torch.manual_seed(0)
+        if chunk:
+            parts = step.cached_backward(batch, chunk)
+        else:
+            parts = step(batch)[0]
+            parts.total.backward()
+        found.append([parts.total.detach(), *(p.grad for p in step.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fast, atol=1e-5, rtol=1e-4)

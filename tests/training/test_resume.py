@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -223,9 +224,16 @@ def test_two_runs_never_share_a_folder(long: Settings, tmp_path: Path, processes
 
 @pytest.mark.slow
 def test_compiled_training_resumes_exactly_too(
-    long: Settings, tmp_path: Path, processes: ForkServerContext, reference: Any
+    long: Settings, squares: Path, tmp_path: Path, processes: ForkServerContext, reference: Any
 ) -> None:
-    long["train"] |= {"compile": True}
+    # Texts of different lengths, so that after the kill other shapes come first than in the whole run.
+    shutil.copytree(squares, tmp_path / "data")
+    lines = (squares / "train.csv").read_text().splitlines()
+    longer = [line + " seen from the side" * (number % 7 == 3) for number, line in enumerate(lines)]
+    (tmp_path / "data/train.csv").write_text("\n".join(longer))
+    long["data"] |= {"train": str(tmp_path / "data/train.csv")}
+    long["model"]["text"]["new"]["max_length"] = 24  # type: ignore[index]
+    long["train"] |= {"compile": True, "batch_size": 4}
     expected, _ = reference(long)
     out = tmp_path / "run"
     assert kill_when(start(processes, long, out), reached(out, 20))
