@@ -32,7 +32,7 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 # What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all.
 METHODS: dict[str, list[str]] = {
     "clip": ["objective={name: clip}"],
-    "siglip": ["objective={name: siglip}"],
+    "siglip": ["objective={name: siglip, cross_temperature: 0.07}"],
     "clip_weighted": ["objective={name: clip, pair_weights: true}"],
     "dalr": [],
 }
