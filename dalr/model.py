@@ -23,7 +23,7 @@ from dalr.encoders.parts_on_disk import read_record, write_parts
 from dalr.encoders.sides import encoder_sides
 from dalr.encoders.text import TextConfig, TextEncoder, build_text_encoder, load_text_encoder
 from dalr.encoders.tower import Train, load_weights, save_weights
-from dalr.errors import ModelError
+from dalr.errors import ConfigError, ModelError
 from dalr.files import hash_json, hash_tensors
 
 Space = Literal["sentence", "shared"]
@@ -34,13 +34,18 @@ HEADS_FILE = "heads.safetensors"
 
 
 class ModelConfig(Config):
-    """Towers and heads. Heads exist where both towers do; `dim` is D, the width of the shared space."""
+    """Towers and heads. Heads exist where both towers do; `dim` is D, the width of the shared space.
+
+    `heads` is the folder of a saved model whose heads training starts from, instead of fresh ones; a tower starts
+    from a saved model where `text.name` or `image.name` is its folder.
+    """
 
     text: TextConfig | None = None
     image: ImageConfig | None = None
     dim: int = Field(default=256, ge=1)
     text_head: HeadConfig = HeadConfig()
     image_head: HeadConfig = HeadConfig()
+    heads: str | None = None
 
     @model_validator(mode="after")
     def _has_a_tower(self) -> Self:
@@ -71,14 +76,17 @@ class DualEncoder(nn.Module):
 
     @classmethod
     def build(cls, config: ModelConfig, corpus: Iterable[str] | None = None) -> Self:
-        """A model with the towers of `config` and fresh heads (drawn from torch's generator), in eval mode.
+        """A model with the towers of `config`, and `config.heads` or fresh ones (torch's generator), in eval mode.
 
         `corpus` is what the tokenizer of a `new` text tower is built from. Raises ModelError and ConfigError for
         towers that cannot be loaded or options that do not fit them, MissingExtraError for LoRA without peft.
         """
         text = build_text_encoder(config.text, corpus) if config.text is not None else None
         image = build_image_encoder(config.image) if config.image is not None else None
-        return cls(config, text, image).eval()
+        model = cls(config, text, image)
+        if config.heads is not None:
+            model._take_heads(Path(config.heads))
+        return model.eval()
 
     @classmethod
     def from_pretrained(
@@ -232,9 +240,25 @@ class DualEncoder(nn.Module):
             image = load_image_encoder(folder / "image", train, config.image.lora, config.image.augment)
             config = config.model_copy(update={"image": config.image.model_copy(update={"train": train})})
         model = cls(config, text, image)
-        heads = nn.ModuleDict({name: head for name, head in model.named_children() if name.endswith("_head")})
-        load_weights(heads, folder / HEADS_FILE)
+        model._load_heads(folder)
         return model.eval()
+
+    def _take_heads(self, folder: Path) -> None:
+        """The heads of a saved model, if its towers are as wide as these and its heads of the same shape."""
+        if not (folder / MODEL_FILE).is_file():
+            raise ConfigError(f"model.heads: {folder}: is no saved model; name a run folder")
+        saved = parse_config(ModelConfig, read_record(folder, MODEL_FILE)["config"], str(folder / MODEL_FILE))
+        for name in ("dim", "text_head", "image_head"):
+            if getattr(saved, name) != getattr(self.config, name):
+                raise ConfigError(
+                    f"model.{name}: {getattr(self.config, name)!r} here, but {getattr(saved, name)!r} in the model "
+                    f"that model.heads names ({folder}); set both alike"
+                )
+        self._load_heads(folder)
+
+    def _load_heads(self, folder: Path) -> None:
+        heads = nn.ModuleDict({name: head for name, head in self.named_children() if name.endswith("_head")})
+        load_weights(heads, folder / HEADS_FILE)
 
     def _projected(self, project: Callable[[Tensor], Tensor], head: nn.Module, features: np.ndarray) -> np.ndarray:
         """Project rows in eval mode, in blocks, so that a catalogue's features need not lie on a GPU at once."""

@@ -227,7 +227,7 @@ def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
 
 
 def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
-    """Fit the heads' input standardisation, where it is on, to the features that training starts from."""
+    """Fit the heads' input standardisation, where it is on and not yet set, to the features training starts from."""
     if "pairs" not in rows:
         return
     pairs = rows["pairs"]
@@ -235,7 +235,7 @@ def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
         (model.text_head, pairs.text, model.text),
         (model.image_head, pairs.image, model.image),
     ):
-        if head is None or column is None or not head.config.standardise:
+        if head is None or column is None or not head.config.standardise or head.fitted:
             continue
         # Of a tower in training, a sample is enough: its features will move anyway.
         share = 1 if isinstance(column, Features) else max(1, len(pairs) // SAMPLE_ROWS)

@@ -50,6 +50,11 @@ class Head(nn.Module):
         self.register_buffer("mean_W", torch.zeros(width))
         self.register_buffer("scale_W", torch.ones(width))
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the standardisation of the input is set: by `fit_input`, or with the weights of a saved head."""
+        return bool(self.mean_W.any() or (self.scale_W != 1).any())
+
     def fit_input(self, features_NW: np.ndarray) -> None:
         """Set the standardisation of the input to the mean and deviation of these features (N, W)."""
         features = torch.from_numpy(features_NW).double()

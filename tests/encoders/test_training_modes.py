@@ -170,7 +170,8 @@ def test_lora_image_towers(
     assert np.abs(encoder.encode(pictures) - base.encode(pictures)).max() > 1e-3
     encoder.save(tmp_path)
     merged = load_image_encoder(tmp_path)
-    np.testing.assert_allclose(merged.encode(pictures), encoder.encode(pictures), atol=2e-5, rtol=1e-4)
+    expected = encoder.encode(pictures)
+    np.testing.assert_allclose(merged.encode(pictures), expected, atol=3e-5 * np.abs(expected).max())
     assert merged.fingerprint() == encoder.fingerprint()
 
 

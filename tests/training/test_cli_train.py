@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -60,6 +61,27 @@ def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path
     code, stdout, _ = call(str(config), "--out", str(out))
     assert code == 0
     assert "recall@1" in stdout
+
+
+def test_training_goes_on_from_a_saved_model(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    settings["model"]["text_head"] |= {"standardise": True}
+    config, first, second = write_config(settings), tmp_path / "first", tmp_path / "second"
+    assert call(str(config), "train.steps=2", "--out", str(first))[0] == 0
+    start = [f"model.text.name={first}", f"model.image.name={first}", f"model.heads={first}"]
+    still = ["train.steps=1", "train.lr=1e-12", "train.text_lr=1e-12"]
+    code, _, stderr = call(str(config), *start, *still, "--out", str(second))
+    assert code == 0, stderr
+    texts = ["a red square", "a blue bar of size 6"]
+    before, after = (DualEncoder.from_pretrained(folder).encode_text(texts) for folder in (first, second))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+    code, _, stderr = call(str(config), *start, "model.dim=8", "--out", str(tmp_path / "third"))
+    assert code == 2
+    assert "model.dim" in stderr
+    code, _, stderr = call(str(config), f"model.heads={tmp_path}", "--out", str(tmp_path / "third"))
+    assert code == 2
+    assert "model.heads" in stderr
 
 
 @pytest.mark.parametrize(
