@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from dalr.data.groups import group_ids
-from dalr.data.manifest import BadRow, Manifest
+from dalr.data.manifest import Manifest
 from dalr.data.streams import MixedStreams, Stream, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
@@ -105,7 +105,7 @@ def pair_rows(
     if not len(good):
         example = next(iter(reasons.values()), "no row has both an image and a text")
         raise DataError(f"{manifest.source}: no pair of image and text can be used ({example})")
-    refused = [_bad_row(manifest, row, reason) for row, reason in reasons.items()]
+    refused = [manifest.bad_row(row, reason) for row, reason in reasons.items()]
     kept = replace(manifest.select(good), bad=[*manifest.bad, *refused])
     texts = [text or "" for text in kept.texts]
     rows = Rows(
@@ -182,8 +182,3 @@ def unreadable(manifest: Manifest, progress: Progress | None = None) -> dict[int
 
 def _pixels(manifest: Manifest, encoder: ImageEncoder) -> Pixels:
     return Pixels(lambda row, seed: encoder.augment(manifest.open_image(row), seed))
-
-
-def _bad_row(manifest: Manifest, row: int, reason: str) -> BadRow:
-    file = manifest.files[manifest.file_numbers[row]]
-    return BadRow(file, int(manifest.row_numbers[row]), manifest.keys[row], reason)

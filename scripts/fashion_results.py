@@ -39,11 +39,22 @@ METHODS: dict[str, list[str]] = {
     "dalr": [],
     "clip_wide": ["objective={name: clip}", *WIDE],
     "dalr_wide": WIDE,
+    # The text tower too, from where `dalr` with both towers frozen ended.
+    "dalr_text": [
+        "model.heads={out}/dalr-{shuffled}-{seed}",
+        "model.text.train=full",
+        "train.epochs=5",
+        "train.lr=1e-4",
+        "train.text_lr=2e-5",
+    ],
 }
 
 
-def cell_overrides(recipe: Sequence[str], share: float, seed: int, dev: float) -> list[str]:
-    """What makes a cell out of the config."""
+def cell_overrides(recipe: Sequence[str], out: Path, share: float, seed: int, dev: float) -> list[str]:
+    """What makes a cell out of the config; `{out}`, `{shuffled}` and `{seed}` in a recipe name another cell."""
+    known = {"{out}": str(out), "{shuffled}": f"{share:g}", "{seed}": str(seed)}
+    for name, value in known.items():
+        recipe = [override.replace(name, value) for override in recipe]
     measured_on_dev = ["data.val=null", f"data.dev={dev}"] if dev else []
     return [*recipe, f"data.shuffle_captions={share}", f"train.seed={seed}", *measured_on_dev]
 
@@ -127,7 +138,7 @@ def main() -> None:
     for method in options.methods or methods:
         for share in options.shuffled:
             for seed in options.seeds:
-                overrides = cell_overrides(methods[method], share, seed, options.dev)
+                overrides = cell_overrides(methods[method], options.out, share, seed, options.dev)
                 out = options.out / f"{method}-{share:g}-{seed}"
                 result = run_training(load_run_config(CONFIG, overrides), out)
                 record = json.loads((out / "run.json").read_text())

@@ -130,7 +130,7 @@ def check_catalogue(
     """
     survey = survey_photos(manifest, progress=progress) if open_images and manifest.roles.image else None
     reasons = _reasons(manifest, survey)
-    bad = [*manifest.bad, *(_bad_row(manifest, row, "; ".join(why)) for row, why in reasons.items())]
+    bad = [*manifest.bad, *(manifest.bad_row(row, "; ".join(why)) for row, why in reasons.items())]
     places = {name: number for number, name in enumerate(dict.fromkeys(manifest.files))}
     captions = group_ids([None] * len(manifest), manifest.texts)[:, 1]
     contents = manifest.ids()[:, 0] if survey is None else survey.contents()
@@ -175,11 +175,6 @@ def _reasons(manifest: Manifest, survey: PhotoSurvey | None) -> dict[int, list[s
         if found:
             reasons[row] = found
     return reasons
-
-
-def _bad_row(manifest: Manifest, row: int, reason: str) -> BadRow:
-    file = manifest.files[manifest.file_numbers[row]]
-    return BadRow(file, int(manifest.row_numbers[row]), manifest.keys[row], reason)
 
 
 def _captions(manifest: Manifest, ids: Numbers) -> Captions:

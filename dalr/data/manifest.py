@@ -199,6 +199,10 @@ class Manifest:
         """`file:row` of a row, as editors understand it."""
         return f"{self.files[self.file_numbers[row]]}:{self.row_numbers[row]}"
 
+    def bad_row(self, row: int, reason: str) -> BadRow:
+        """A row found unusable after all, as `bad` lists it."""
+        return BadRow(self.files[self.file_numbers[row]], int(self.row_numbers[row]), self.keys[row], reason)
+
     def image_source(self, row: int) -> Path | StoredImage:
         """What `open_image` reads for a row, with nothing copied: its file, or its place in a shard."""
         stored = self.stored[row] if self.stored is not None else None

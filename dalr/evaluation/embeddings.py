@@ -8,7 +8,7 @@ Legend: N rows · D shared width · H text width
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ import torch
 
 from dalr.data.manifest import BadRow, Manifest
 from dalr.errors import DataError, ModelError
-from dalr.features import StoredRows, embed_images, embed_texts, image_keys, text_keys
+from dalr.features import StoredRows, embed_images, embed_texts, text_keys
 from dalr.model import DualEncoder
+from dalr.training_data import photo_keys
 
 Side = Literal["text", "image"]
 ProgressSink = Callable[[int, int], None]
@@ -87,25 +88,14 @@ def image_features(
     rows = [row for row, image in enumerate(manifest.images) if image]
     if not rows:
         raise DataError(f"{manifest.source}: no row has an image; name the image column")
-    found = image_keys([_source(manifest, row) for row in rows])
+    keys = photo_keys(manifest)
+    found = [keys[row] for row in rows]
     stored, items = embed_images(rows, model.image, manifest.open_image, cache, progress, found)
     lost = {rows[item.position]: item.reason for item in items}
     if len(lost) == len(rows):
         raise DataError(f"{manifest.source}: not one of {len(rows)} images can be read; the first: {lost[rows[0]]}")
-    keys: list[str | None] = [None] * len(manifest)
     places = np.full(len(manifest), -1, np.int64)
     places[rows] = stored.places
-    for row, key in zip(rows, found, strict=True):
-        keys[row] = None if row in lost else key
-    bad = [
-        BadRow(manifest.files[manifest.file_numbers[row]], int(manifest.row_numbers[row]), manifest.keys[row], reason)
-        for row, reason in lost.items()
-    ]
+    keys = [None if row in lost else key for row, key in enumerate(keys)]
+    bad = [manifest.bad_row(row, reason) for row, reason in lost.items()]
     return SideFeatures("image", keys, StoredRows(stored.store, places), bad)
-
-
-def _source(manifest: Manifest, row: int) -> Any:
-    try:
-        return manifest.image_source(row)
-    except DataError:
-        return None  # opening it will say why
