@@ -42,3 +42,14 @@ class MissingExtraError(UsageError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}': install it with  pip install 'dalr[{extra}]'")
+
+
+def shortened(text: str, length: int = 120) -> str:
+    """`text` on one printable line of at most `length` characters, for a message."""
+    line = "".join(character if character.isprintable() else "·" for character in text)
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """An exception's message on one line."""
+    return shortened(" ".join(str(error).split()) or type(error).__name__, length)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from dalr.errors import DataError
+from dalr.errors import DataError, shortened
 from dalr.files import hash_bytes, write_atomically
 
 MAX_BYTES = 20_000_000
@@ -80,15 +80,15 @@ def fetch_image(
         status, location, body = _get(url, max_bytes, deadline, allowed)
         if status in _REDIRECTS:
             if not location:
-                raise DataError(f"{_short(url)}: redirects (HTTP {status}) without saying where")
+                raise DataError(f"{shortened(url)}: redirects (HTTP {status}) without saying where")
             url = urljoin(url, location)
             continue
         if status != 200:
-            raise DataError(f"{_short(url)}: the server answered HTTP {status}")
+            raise DataError(f"{shortened(url)}: the server answered HTTP {status}")
         if not body:
-            raise DataError(f"{_short(url)}: the server sent nothing (0 bytes)")
+            raise DataError(f"{shortened(url)}: the server sent nothing (0 bytes)")
         return body
-    raise DataError(f"{_short(url)}: more than {max_redirects} redirects")
+    raise DataError(f"{shortened(url)}: more than {max_redirects} redirects")
 
 
 def fetched_file(url: str, allowed: Callable[[str], bool] = is_public) -> Path:
@@ -126,7 +126,7 @@ def _get(url: str, max_bytes: int, deadline: float, allowed: Callable[[str], boo
         if isinstance(error, DataError):
             raise
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{_short(url)}: cannot be fetched ({detail})") from None
+        raise DataError(f"{shortened(url)}: cannot be fetched ({detail})") from None
     finally:
         watchdog.cancel()
         sockets[-1].close()
@@ -156,15 +156,15 @@ def _exchange(
         if response.status != 200:
             return response.status, response.getheader("Location"), b""
         if (response.getheader("Content-Encoding") or "identity").lower() != "identity":
-            raise DataError(f"{_short(url)}: the server insists on a compressed body")
+            raise DataError(f"{shortened(url)}: the server insists on a compressed body")
         if response.length is not None and response.length > max_bytes:
-            raise DataError(f"{_short(url)}: {response.length:,} bytes; at most {max_bytes:,} are fetched")
+            raise DataError(f"{shortened(url)}: {response.length:,} bytes; at most {max_bytes:,} are fetched")
         expected = response.length
         body = response.read(max_bytes + 1)
         if len(body) > max_bytes:
-            raise DataError(f"{_short(url)}: more than {max_bytes:,} bytes")
+            raise DataError(f"{shortened(url)}: more than {max_bytes:,} bytes")
         if expected is not None and len(body) < expected:
-            raise DataError(f"{_short(url)}: the connection ended after {len(body):,} of {expected:,} bytes")
+            raise DataError(f"{shortened(url)}: the connection ended after {len(body):,} of {expected:,} bytes")
         return 200, None, body
 
 
@@ -174,13 +174,13 @@ def _parts(url: str) -> tuple[bool, str, int, str]:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
     except ValueError:
-        raise DataError(f"{_short(url)}: is not a valid URL") from None
+        raise DataError(f"{shortened(url)}: is not a valid URL") from None
     if scheme not in ("http", "https"):
-        raise DataError(f"{_short(url)}: only http and https are fetched, not '{scheme}'")
+        raise DataError(f"{shortened(url)}: only http and https are fetched, not '{scheme}'")
     if not host:
-        raise DataError(f"{_short(url)}: names no host")
+        raise DataError(f"{shortened(url)}: names no host")
     if parts.username is not None or parts.password is not None:
-        raise DataError(f"{_short(url)}: a user name or password in a URL is refused")
+        raise DataError(f"{shortened(url)}: a user name or password in a URL is refused")
     target = parts.path or "/"
     if parts.query:
         target += f"?{parts.query}"
@@ -191,7 +191,7 @@ def _parts(url: str) -> tuple[bool, str, int, str]:
     try:
         host = host.encode("idna").decode() if not host.isascii() else host
     except UnicodeError:
-        raise DataError(f"{_short(url)}: is not a valid URL") from None
+        raise DataError(f"{shortened(url)}: is not a valid URL") from None
     return scheme == "https", host, port or (443 if scheme == "https" else 80), target
 
 
@@ -202,10 +202,10 @@ def _checked_peer(
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise DataError(f"{_short(url)}: the host '{host}' is not known") from None
+        raise DataError(f"{shortened(url)}: the host '{host}' is not known") from None
     for *_, address in found:
         if not allowed(str(address[0])):
-            raise DataError(f"{_short(url)}: leads to {address[0]}, which is not a public address")
+            raise DataError(f"{shortened(url)}: leads to {address[0]}, which is not a public address")
     family, _, _, _, address = found[0]
     return family, address
 
@@ -217,10 +217,4 @@ def _hang_up(sockets: list[socket.socket]) -> None:
 
 
 def _too_slow(url: str) -> DataError:
-    return DataError(f"{_short(url)}: took longer than the time limit")
-
-
-def _short(url: str) -> str:
-    from dalr.data.images import shortened
-
-    return shortened(url)
+    return DataError(f"{shortened(url)}: took longer than the time limit")

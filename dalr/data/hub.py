@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dalr.data.packing import Keep, files_identity, packed_parts
-from dalr.data.records import Part, as_cell, one_line, open_stream, quiet_datasets
+from dalr.data.records import Part, as_cell, open_stream, quiet_datasets
 from dalr.data.webdataset import is_pickled
-from dalr.errors import DataError
+from dalr.errors import DataError, one_line
 
 # Rows read at once: what a damaged place can cost, and with pictures in them some hundred megabytes at most.
 BATCH = 1_000

@@ -25,7 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dalr.errors import DataError
+from dalr.errors import DataError, shortened
 
 MAX_PIXELS = 64_000_000
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
@@ -129,12 +129,6 @@ def is_url(written: str) -> bool:
     """True for anything with a scheme, also one that will be refused (`ftp://`, `file://`, `data:`)."""
     head = written.lstrip()[:256].lower()
     return "://" in head or head.startswith("data:")
-
-
-def shortened(text: str, length: int = 120) -> str:
-    """`text` on one printable line of at most `length` characters, for a message."""
-    line = "".join(character if character.isprintable() else "·" for character in text)
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _open_regular(image: str | Path | bytes | StoredImage) -> BinaryIO:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dalr.data.records import Part, as_cell, check_readable, one_line, read_columns
-from dalr.errors import DataError
+from dalr.data.records import Part, as_cell, check_readable, read_columns
+from dalr.errors import DataError, one_line
 
 _BOM = b"\xef\xbb\xbf"
 

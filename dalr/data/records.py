@@ -98,13 +98,6 @@ def quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def one_line(error: BaseException, length: int = 200) -> str:
-    """An exception's message on one line."""
-    from dalr.data.images import shortened
-
-    return shortened(" ".join(str(error).split()) or type(error).__name__, length)
-
-
 def check_readable(path: Path) -> None:
     """DataError where a file is missing, a folder, not readable or empty."""
     import stat

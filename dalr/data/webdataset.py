@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from dalr.data.images import EXTENSIONS
-from dalr.data.records import Part, as_cell, check_readable, one_line, open_stream, quiet_datasets
-from dalr.errors import DataError
+from dalr.data.records import Part, as_cell, check_readable, open_stream, quiet_datasets
+from dalr.errors import DataError, one_line
 
 # Endings whose usual reader unpickles, which runs whatever code the file holds. `.npy` is one of them as soon as
 # it holds objects, and a catalogue has no use for it.
