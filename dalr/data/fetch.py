@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from dalr.errors import DataError, shortened
+from dalr.errors import DataError, one_line, shortened
 from dalr.files import hash_bytes, write_atomically
 
 MAX_BYTES = 20_000_000
@@ -125,7 +125,7 @@ def _get(url: str, max_bytes: int, deadline: float, allowed: Callable[[str], boo
             raise _too_slow(url) from None
         if isinstance(error, DataError):
             raise
-        detail = " ".join(str(error).split()) or type(error).__name__
+        detail = one_line(error)
         raise DataError(f"{shortened(url)}: cannot be fetched ({detail})") from None
     finally:
         watchdog.cancel()

@@ -25,7 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dalr.errors import DataError, shortened
+from dalr.errors import DataError, one_line, shortened
 
 MAX_PIXELS = 64_000_000
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
@@ -87,7 +87,7 @@ def open_image(
     except Exception as error:
         # PIL's decoders raise whatever they stumble over (OSError, SyntaxError, struct.error, EOFError, ...);
         # for the person it is one thing: this file is damaged.
-        detail = " ".join(str(error).split()) or type(error).__name__
+        detail = one_line(error)
         if "truncated" in detail.lower() or isinstance(error, EOFError):
             raise DataError(f"is cut short ({detail})") from None
         raise DataError(f"is damaged ({detail})") from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dalr.encoders.lora import LoraConfig, add_lora, merged_state
-from dalr.errors import ConfigError, ModelError
+from dalr.errors import ConfigError, ModelError, one_line
 from dalr.files import hash_json, hash_tensors
 
 MORE_THAN_TENSORS = "holds more than tensors, and code in a weights file is not run; convert it to safetensors"
@@ -131,5 +131,5 @@ def load_weights(module: nn.Module, path: Path) -> None:
         state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined] # MNASNet asks for its version
         module.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ModelError(f"{path}: does not hold the weights that its folder describes ({reason})") from None

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dalr.config import Config
 from dalr.data.fetch import cache_root
-from dalr.errors import DataError, StoreError
+from dalr.errors import DataError, StoreError, one_line
 from dalr.features.shards import Shards, hash_row
 from dalr.files import hash_bytes, hash_json, write_json
 
@@ -240,7 +240,7 @@ class FeatureStore:
             values = np.asarray(encode(items))
         except (DataError, OSError, ValueError) as error:
             if len(keys) == 1:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 return [], np.empty((0, self.spec.width)), {keys[0]: reason}
             middle = len(keys) // 2
             left = self._encode(keys[:middle], items[:middle], encode)
