@@ -24,28 +24,25 @@ from dalr.evaluation.retrieval import score_queries
 from dalr.files import write_json
 from dalr.model import DualEncoder
 from dalr.run import load_run_config
+from dalr.run_folder import read_run
 from dalr.training_data import pair_rows
 from dalr.training_run import load_parts, run_training
 
 CONFIG = "configs/fashion.yaml"
 DIRECTIONS = ("text_to_image", "image_to_text")
-WIDE = ["model.text_head.hidden=2048", "model.image_head.hidden=2048", "train.epochs=30"]
-# What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all, and
-# in the `_wide` ones the same for both.
+# What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all.
 METHODS: dict[str, list[str]] = {
     "clip": ["objective={name: clip}"],
     "siglip": ["objective={name: siglip, cross_temperature: 0.07}"],
     "clip_weighted": ["objective={name: clip, pair_weights: true}"],
     "dalr": [],
-    "clip_wide": ["objective={name: clip}", *WIDE],
-    "dalr_wide": WIDE,
     # The text tower too, from where `dalr` with both towers frozen ended.
     "dalr_text": [
         "model.heads={out}/dalr-{shuffled}-{seed}",
         "model.text.train=full",
-        "train.epochs=5",
+        "train.epochs=3",
         "train.lr=1e-4",
-        "train.text_lr=2e-5",
+        "train.text_lr=3e-5",
     ],
 }
 
@@ -128,24 +125,27 @@ def main() -> None:
     parser.add_argument("--dev", type=float, default=0.0, help="measure on this share of train, carved off; val unseen")
     parser.add_argument("--shuffled", nargs="+", type=float, default=[0.0, 0.2, 0.4])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the cells that are there")
     parser.add_argument("--baseline", default="clip")
     parser.add_argument("--write", type=Path, help="JSON result")
     options = parser.parse_args()
 
     cells: list[dict[str, Any]] = []
-    ranks: dict[tuple[str, float], list[dict[str, np.ndarray]]] = {}
+    ranks: dict[tuple[str, float], dict[int, dict[str, np.ndarray]]] = {}
     methods = yaml.safe_load(options.recipes.read_text()) if options.recipes else METHODS
     for method in options.methods or methods:
         for share in options.shuffled:
             for seed in options.seeds:
                 overrides = cell_overrides(methods[method], options.out, share, seed, options.dev)
                 out = options.out / f"{method}-{share:g}-{seed}"
+                if options.finished and (read_run(out) or {}).get("status") != "finished":
+                    continue
                 result = run_training(load_run_config(CONFIG, overrides), out)
                 record = json.loads((out / "run.json").read_text())
                 if record.get("overrides") != overrides:
                     write_json(out / "run.json", {**record, "overrides": overrides})
                 own = reciprocal_ranks(out)
-                ranks.setdefault((method, share), []).append(own)
+                ranks.setdefault((method, share), {})[seed] = own
                 mrr = {direction: round(100 * float(own[direction].mean()), 2) for direction in DIRECTIONS}
                 quoted = " ".join(f"'{override}'" for override in overrides)
                 cells.append(
@@ -163,21 +163,20 @@ def main() -> None:
                 print(f"{method:12} {share:4.0%} seed {seed}: {shown}  ({result.seconds:.0f} s)", flush=True)
 
     # The dev parts of two seeds are different queries: only val can be compared query by query.
-    comparable = [] if options.dev else ranks
-    differences = {
-        f"{method} at {share:.0%}": {
-            direction: paired_difference(
-                [found[direction] for found in ranks[method, share]],
-                [found[direction] for found in ranks[options.baseline, share]],
-            )
-            for direction in DIRECTIONS
-        }
-        for method, share in comparable
-        if method != options.baseline and (options.baseline, share) in ranks
-    }
+    differences: dict[str, dict[str, dict[str, float]]] = {}
+    for (method, share), found in () if options.dev else ranks.items():
+        baseline = ranks.get((options.baseline, share), {})
+        seeds = sorted(found.keys() & baseline.keys())
+        if method != options.baseline and seeds:
+            differences[f"{method} at {share:.0%}"] = {
+                direction: paired_difference(
+                    [found[seed][direction] for seed in seeds], [baseline[seed][direction] for seed in seeds]
+                )
+                for direction in DIRECTIONS
+            }
     print(table(cells))
-    for name, found in differences.items():
-        shown = "  ".join(f"{d}: {v['difference']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]" for d, v in found.items())
+    for name, both in differences.items():
+        shown = "  ".join(f"{d}: {v['difference']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]" for d, v in both.items())
         print(f"{name} against {options.baseline}: {shown}")
     if options.write:
         commit = subprocess.run(
