@@ -30,12 +30,16 @@ from dalr.training_run import load_parts, run_training
 
 CONFIG = "configs/fashion.yaml"
 DIRECTIONS = ("text_to_image", "image_to_text")
-# What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all.
+WIDE = ["model.text_head.hidden=2048", "model.image_head.hidden=2048", "train.epochs=30"]
+# What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all, and
+# the two wide ones are alike.
 METHODS: dict[str, list[str]] = {
     "clip": ["objective={name: clip}"],
     "siglip": ["objective={name: siglip, cross_temperature: 0.07}"],
     "clip_weighted": ["objective={name: clip, pair_weights: true}"],
     "dalr": [],
+    "clip_wide": ["objective={name: clip}", *WIDE],
+    "dalr_wide": WIDE,
     # The text tower too, from where `dalr` with both towers frozen ended.
     "dalr_text": [
         "model.heads={out}/dalr-{shuffled}-{seed}",
