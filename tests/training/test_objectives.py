@@ -137,7 +137,7 @@ def test_the_total_is_the_weighted_sum() -> None:
     objective = build_objective(config(name="dalr", profile="paper"), model)
     parts, _ = Step(model, objective)(batch_of(rows_of(model)))
     expected = sum(parts.weights[name] * float(value.detach()) for name, value in parts.parts.items())
-    assert float(parts.total) == pytest.approx(expected, rel=1e-6)
+    assert float(parts.total.detach()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_cached_step_equals_the_plain_one() -> None:
