@@ -391,8 +391,8 @@ class Trainer:
         self.log.write(event)
         if self.config.trackers:
             # The step goes beside the values: some trackers keep its name for themselves.
-            numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
-            self.accelerator.log({name: value for name, value in numbers.items() if name != "step"}, step=self.step)
+            plain = {name: value for name, value in event.items() if isinstance(value, int | float) and name != "step"}
+            self.accelerator.log(plain, step=self.step)
         if self.progress is not None:
             self.progress({**event, "total_steps": self.total_steps})
 

@@ -105,8 +105,8 @@ def run_training(
         val = None
         if main:
             trainer.model.save_pretrained(out)
-        if main and plan.val is not None:
-            val = evaluate_retrieval(trainer.model, plan.val, cache=config.data.cache, progress=embedding)
+            if plan.val is not None:
+                val = evaluate_retrieval(trainer.model, plan.val, cache=config.data.cache, progress=embedding)
         result = RunResult(
             out=str(out),
             status="finished",

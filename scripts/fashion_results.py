@@ -64,6 +64,8 @@ def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
     """The reciprocal rank of every val (or dev) query of a finished cell, by direction; kept beside the cell."""
     kept = out / "reciprocal_ranks.npz"
     if not kept.exists():
+        import torch
+
         record = json.loads((out / "run.json").read_text())
         config = load_run_config(CONFIG, record["overrides"])
         model = DualEncoder.from_pretrained(out)
@@ -71,7 +73,7 @@ def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
         assert measured is not None
         part = Part(*pair_rows(measured, model))
         found = part_relevance(part)
-        text, image = (unit(rows) for rows in embed_part(model, part, found))
+        text, image = (torch.from_numpy(rows) for rows in embed_part(model, part, found))
         np.savez(
             kept,
             text_to_image=1 / score_queries(text, image, found.text_facts, found.image_facts).rank,
@@ -79,13 +81,6 @@ def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
         )
     with np.load(kept) as arrays:
         return {name: arrays[name] for name in DIRECTIONS}
-
-
-def unit(rows: np.ndarray) -> Any:
-    """Unit rows as a tensor."""
-    import torch
-
-    return torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
 
 
 def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 2000) -> dict[str, float]:

@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Learn, check and search image–text catalogues.",
 )
-eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a model: retrieval, sts.")
+eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a model.")
 bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Time and memory against plain code.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -61,7 +61,7 @@ def print_json(value: Any) -> None:
 def main() -> None:
     """Entry point of the `dalr` command."""
     # Importing a file registers its commands.
-    from dalr.cli import bench, check, embed, evaluate, report, search, train  # noqa: F401
+    from dalr.cli import bench, check, embed, eval_retrieval, eval_sts, report, search, train  # noqa: F401
 
     app.add_typer(eval_app, name="eval")
     app.add_typer(bench_app, name="bench")

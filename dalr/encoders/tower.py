@@ -121,7 +121,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise ModelError(f"{path}: {MORE_THAN_TENSORS}") from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:300]})") from None
+        raise ModelError(f"{path}: cannot be read as weights ({one_line(error, 300)})") from None
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

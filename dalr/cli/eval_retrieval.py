@@ -1,6 +1,5 @@
-"""`dalr eval retrieval` and `dalr eval sts`."""
+"""`dalr eval retrieval`: how well texts find images and the reverse."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -93,29 +92,3 @@ def _show_retrieval(found: dict[str, Any]) -> None:
     columns = ["metric", "text to image", "95 %", "image to text", "95 %"]
     show_table(counts, columns, rows)
     typer.echo(f"\n{found['definition']}")
-
-
-@command(eval_app, "sts")
-def sts(
-    model: ModelName,
-    data: Annotated[Path, typer.Option("--data", help="Folder of the STS sets in the SentEval layout.")],
-    device: Device = None,
-    json_output: Json = False,
-) -> None:
-    """Measure sentence embeddings: Spearman x 100 on STS12 to STS16, the STS benchmark and SICK relatedness.
-
-    A year's subsets are joined before the correlation is taken ("all"). STS13 is without SMT.
-
-    --json prints: STS12, STS13, STS14, STS15, STS16, STSB, SICKR, avg.
-    """
-    from dalr.evaluation.sts import evaluate_sts
-
-    encoder = load_model(model, device)
-    with bar("embedding sentences") as progress:
-        found = evaluate_sts(encoder, data, progress=progress)
-    if json_output:
-        print_json(found)
-        return
-    from dalr.cli.tables import show_table
-
-    show_table("Spearman × 100", list(found), [[f"{value:.2f}" for value in found.values()]])
