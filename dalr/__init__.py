@@ -13,7 +13,7 @@ _HOME = {
     "ModelConfig": "dalr.model",
     "Trainer": "dalr.trainer",
     "TrainConfig": "dalr.trainer",
-    "DALRTrainer": "dalr.training_run",
+    "DALRTrainer": "dalr.run.dalr_trainer",
     "RunConfig": "dalr.run",
     "load_config": "dalr.config",
     "Manifest": "dalr.data.manifest",
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from dalr.features import FeatureStore
     from dalr.model import DualEncoder, ModelConfig
     from dalr.run import RunConfig
+    from dalr.run.dalr_trainer import DALRTrainer
     from dalr.trainer import TrainConfig, Trainer
-    from dalr.training_run import DALRTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -24,9 +24,10 @@ from dalr.evaluation.retrieval import score_queries
 from dalr.files import write_json
 from dalr.model import DualEncoder
 from dalr.run import load_run_config
+from dalr.run.assembly import load_parts
+from dalr.run.training import run_training
 from dalr.run_folder import read_run
 from dalr.training_data import pair_rows
-from dalr.training_run import load_parts, run_training
 
 CONFIG = "configs/fashion.yaml"
 DIRECTIONS = ("text_to_image", "image_to_text")

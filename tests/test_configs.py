@@ -56,7 +56,7 @@ def first_losses(name: str, out: Path, folder: Path) -> list[float]:
     """The losses of the first steps of a shipped config; fashion on its first 400 rows, so that it takes seconds."""
     import torch
 
-    from dalr.training_run import run_training
+    from dalr.run.training import run_training
 
     torch.set_num_threads(1)
     overrides = [f"train.steps={STEPS}", "train.log_every=1", "evaluation.retrieval=false", "data.val=null"]

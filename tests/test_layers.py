@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     },
     {"evaluation"},
     {"catalogue", "simcse", "antlm", "experts", "export", "bench"},
-    {"cli", "run", "training_run", "__main__"},
+    {"cli", "run", "__main__"},
 ]
 # Siblings that may meet: teachers and mining read features; the trainer is several files of one subject; the
 # summary page and the benches show what their neighbours do.
@@ -45,8 +45,6 @@ SAME_FLOOR = {
     ("trainer", "schedule"),
     ("trainer", "training_log"),
     ("cli", "run"),
-    ("cli", "training_run"),
-    ("training_run", "run"),
     ("__main__", "cli"),
 }
 

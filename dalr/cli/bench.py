@@ -117,7 +117,7 @@ def bench_train(
     """
     from dalr.bench.train import compare
     from dalr.run import load_run_config
-    from dalr.training_run import heads_benchmark
+    from dalr.run.benchmark import heads_benchmark
 
     settings = load_run_config(config, [*(overrides or []), f"train.steps={steps}", "evaluation.retrieval=false"])
     with bar("embedding") as progress:

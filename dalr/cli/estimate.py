@@ -25,7 +25,7 @@ def estimate_run(
         everything: the rows of all manifests, whose images and texts frozen towers embed once.
     """
     from dalr.catalogue.estimate import estimate_embedding, estimate_steps, write_sample
-    from dalr.training_run import assemble
+    from dalr.run.assembly import assemble
 
     trained = any(tower is not None and tower.train != "frozen" for tower in (config.model.text, config.model.image))
     wanted = config.train.batch_size // config.train.accumulate

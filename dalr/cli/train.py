@@ -28,7 +28,7 @@ def train(
     figures (of the last evaluation), val (retrieval on data.val, as `eval retrieval` prints it, or null).
     """
     from dalr.run import RunConfig, load_run_config
-    from dalr.training_run import run_training
+    from dalr.run.training import run_training
 
     settings: RunConfig = load_run_config(config, overrides or [])
     sink = _Lines(Console(stderr=True))

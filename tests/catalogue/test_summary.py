@@ -33,7 +33,7 @@ from dalr.evaluation.catalogue import evaluate_retrieval
 from dalr.evaluation.embeddings import image_features, text_features
 from dalr.model import DualEncoder
 from dalr.run import RunConfig
-from dalr.training_run import run_training
+from dalr.run.training import run_training
 
 DEMO = Path(__file__).parents[2] / "assets/demo"
 HOSTILE = '<script>alert("x")</script> & mug'

@@ -11,7 +11,7 @@ import pytest
 from dalr.data.faults import shuffle_captions
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.run import DataSection
-from dalr.training_run import load_parts
+from dalr.run.assembly import load_parts
 
 
 @pytest.fixture

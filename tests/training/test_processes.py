@@ -26,7 +26,7 @@ assert PartialState(cpu=on_cpu()).num_processes == int(sys.argv[1]), PartialStat
 import torch
 torch.set_num_threads(1)
 from dalr.run import load_run_config
-from dalr.training_run import run_training
+from dalr.run.training import run_training
 run_training(load_run_config(sys.argv[2]), sys.argv[3])
 """
 

@@ -37,7 +37,7 @@ def train(values: Settings, out: str) -> None:
 
     from dalr.config import parse_config
     from dalr.run import RunConfig
-    from dalr.training_run import run_training
+    from dalr.run.training import run_training
 
     torch.set_num_threads(1)
     run_training(parse_config(RunConfig, values), out)
@@ -47,7 +47,7 @@ def train(values: Settings, out: str) -> None:
 def processes() -> ForkServerContext:
     """Processes that start in a moment, since their parent has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dalr.training_run", "accelerate", "timm", "transformers", "tokenizers"])
+    context.set_forkserver_preload(["dalr.run.training", "accelerate", "timm", "transformers", "tokenizers"])
     return context
 
 
@@ -185,7 +185,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_config_is_named(
 ) -> None:
     from dalr.config import parse_config
     from dalr.run import RunConfig
-    from dalr.training_run import run_training
+    from dalr.run.training import run_training
 
     settings["train"] |= {"steps": 3}
     out = tmp_path / "run"
@@ -206,7 +206,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_config_is_named(
 def test_two_runs_never_share_a_folder(long: Settings, tmp_path: Path, processes: ForkServerContext) -> None:
     from dalr.config import parse_config
     from dalr.run import RunConfig
-    from dalr.training_run import run_training
+    from dalr.run.training import run_training
 
     out = tmp_path / "run"
     process = start(processes, long, out)

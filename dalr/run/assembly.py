@@ -1,131 +1,30 @@
-"""A run: data, model, method and loop put together from a RunConfig, and carried out in a run folder."""
+"""From a RunConfig to everything a run needs: data read, model and method built, evaluation chosen."""
 
-import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from dalr.config import parse_config
 from dalr.data.faults import shuffle_captions
 from dalr.data.groups import carve_dev
-from dalr.data.manifest import BadRow, DataConfig, Manifest
+from dalr.data.manifest import BadRow, Manifest
 from dalr.data.texts import read_corpus, read_triplets
-from dalr.devices import on_cpu
 from dalr.errors import ConfigError, DataError
-from dalr.evaluation.catalogue import evaluate_retrieval
 from dalr.evaluation.parts import Part, retrieval_evaluator
 from dalr.evaluation.sts import sts_dev
-from dalr.files import hash_json, write_atomically, write_json
+from dalr.files import hash_json
 from dalr.model import DualEncoder
-from dalr.model_card import model_card
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import AlignmentObjective, Features, Kind, ObjectiveConfig, Rows, build_objective
-from dalr.run import DataSection, RunConfig
-from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
-from dalr.teachers import TeacherConfig
-from dalr.trainer import TrainConfig, Trainer
+from dalr.run.config import DataSection, RunConfig
+from dalr.trainer import TrainConfig
 from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys, text_column, text_rows
 
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How `run_training` ended; `as_json` is what `dalr train --json` prints."""
-
-    out: str
-    status: str
-    steps: int = 0
-    best_step: int = 0
-    metric: str | None = None
-    best: float | None = None
-    seconds: float = 0.0
-    train_rows: int = 0
-    bad_rows: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
-    val: dict[str, Any] | None = None
-    is_main_process: bool = True
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields but the process's role."""
-        return {name: value for name, value in vars(self).items() if name != "is_main_process"}
-
-
-def run_training(
-    config: RunConfig,
-    out: str | Path,
-    *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
-    embedding: Progress | None = None,
-    dry_run: bool = False,
-) -> RunResult:
-    """Train what `config` says into the run folder `out`, from where an earlier run with the same config stopped.
-
-    `progress` gets every logged event, `embedding` the count of features computed before training. With `dry_run`
-    everything is read and built, and nothing is trained or written.
-
-    Raises UsageError (and ConfigError, DataError, ModelError below it) for what cannot be run, among it a run
-    folder that holds another config, and DalrError when training fails.
-    """
-    from accelerate import PartialState
-
-    out, main = Path(out), PartialState(cpu=on_cpu()).is_main_process
-    settings = config.model_dump(mode="json")
-    record = read_run(out)
-    if record is not None and record["status"] == "finished" and not dry_run:
-        check_same_run(record, settings, record.get("inputs", {}), out)
-        return RunResult(**record["result"], is_main_process=main)
-    with lock_run(out) if main and not dry_run else contextlib.nullcontext():
-        plan = assemble(config, embedding)
-        if record is not None:
-            check_same_run(record, settings, plan.inputs, out)
-        if dry_run:
-            steps = config.train.steps or round(config.train.epochs * plan.data.batches_per_epoch)
-            return RunResult(str(out), "checked", steps, train_rows=plan.train_rows, bad_rows=len(plan.bad))
-        if main:
-            write_json(out / RUN_FILE, {"status": "running", "config": settings, "inputs": plan.inputs})
-            write_bad_rows(out / "bad_rows.jsonl", plan.bad)
-        trainer = Trainer(
-            plan.model,
-            plan.objective,
-            plan.data,
-            plan.train_config,
-            out=out,
-            evaluate=plan.evaluate,
-            progress=progress,
-        )
-        ended = trainer.fit()
-        val = None
-        if main:
-            trainer.model.save_pretrained(out)
-            if plan.val is not None:
-                val = evaluate_retrieval(trainer.model, plan.val, cache=config.data.cache, progress=embedding)
-        result = RunResult(
-            out=str(out),
-            status="finished",
-            steps=ended.steps,
-            best_step=ended.best_step,
-            metric=plan.train_config.metric,
-            best=ended.best,
-            seconds=round(ended.seconds, 2),
-            train_rows=plan.train_rows,
-            bad_rows=len(plan.bad),
-            figures=ended.figures,
-            val=val,
-            is_main_process=main,
-        )
-        if main:
-            write_atomically(out / "README.md", model_card(settings, result.as_json()))
-            record = {"status": "finished", "config": settings, "inputs": plan.inputs, "result": result.as_json()}
-            write_json(out / RUN_FILE, record)
-        return result
 
 
 @dataclass(frozen=True)
@@ -278,12 +177,6 @@ def choose_evaluation(
     return evaluate, metric or default
 
 
-def write_bad_rows(path: Path, bad: Sequence[BadRow]) -> None:
-    """One JSON object a row that could not be used: its number, key and the reason."""
-    lines = [json.dumps(asdict(row), ensure_ascii=False) for row in bad]
-    write_atomically(path, "".join(f"{line}\n" for line in lines))
-
-
 def load_part(data: DataSection, source: str | None, split: str) -> Manifest | None:
     """The rows of `split` where the source has such a part, else all of them (a file for each part)."""
     if source is None:
@@ -308,96 +201,3 @@ def load_parts(data: DataSection, seed: int) -> tuple[Manifest | None, Manifest 
         # What is measured keeps its own captions.
         train = shuffle_captions(train, data.shuffle_captions, seed)
     return train, dev, val
-
-
-class DALRTrainer(Trainer):
-    """`Trainer` with the DALR objective, its streams and its evaluation built from manifests.
-
-        DALRTrainer(model, "train.csv", "val.csv", profile="catalogue", config=TrainConfig(epochs=20)).fit()
-
-    Args:
-        model: its frozen towers are run once and cached; the others learn.
-        train: a manifest, or the path of one (columns are guessed).
-        val: a manifest or path that selects the best weights; None keeps the last ones.
-        profile: `catalogue` for retrieval on product data, `paper` for sentence embeddings.
-        corpus: sentences for text-only steps, one of them after every step on pairs.
-        sts: an STS folder whose STS-B dev part selects the best weights.
-        teachers: encoders whose similarities the model learns from; a frozen tower is one of its own accord.
-        objective: a whole ObjectiveConfig instead of a profile.
-        config, out, progress: as for `Trainer`.
-    """
-
-    def __init__(
-        self,
-        model: DualEncoder,
-        train: Manifest | str | Path,
-        val: Manifest | str | Path | None = None,
-        *,
-        profile: str = "catalogue",
-        corpus: Sequence[str] = (),
-        sts: str | Path | None = None,
-        teachers: Sequence[TeacherConfig] = (),
-        objective: ObjectiveConfig | None = None,
-        config: TrainConfig | None = None,
-        out: str | Path | None = None,
-        progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> None:
-        method = objective or parse_config(ObjectiveConfig, {"name": "dalr", "profile": profile}, "profile")
-        settings = config or TrainConfig()
-        columns = DataConfig()
-        train, rows = pair_rows(_manifest(train, columns), model)
-        captions = [text or "" for text in train.texts]
-        sets: dict[Kind, Rows] = {"pairs": add_teachers(teachers, rows, captions, train, None)}
-        if corpus:
-            sets["text"] = add_teachers(teachers, text_rows(corpus, model), corpus, None, None)
-        standardise_heads(model, sets)
-        weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
-        part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None
-        evaluate, metric = choose_evaluation(method, settings.metric, part, str(sts) if sts else None)
-        settings = settings.model_copy(update={"metric": metric})
-        data = TrainingData(
-            sets,
-            batch_size=settings.batch_size // settings.accumulate,
-            seed=settings.seed,
-            fingerprint=train.fingerprint() + hash_json(list(corpus)),
-        )
-        torch.manual_seed(settings.seed)
-        built = build_objective(method, model, pair_weights=weights)
-        super().__init__(model, built, data, settings, out=out, evaluate=evaluate, progress=progress)
-
-
-def _manifest(source: Manifest | str | Path, columns: DataConfig) -> Manifest:
-    return source if isinstance(source, Manifest) else Manifest.load(str(source), columns)
-
-
-def heads_benchmark(
-    config: RunConfig, steps: int, embedding: Progress | None = None
-) -> tuple[Callable[[], float], dict[str, Callable[[], float]]]:
-    """What `dalr bench train` times: the bare loop, and ours as `clip` and with the config's own objective.
-
-    Raises ConfigError where a tower is in training: the bare loop reads cached features.
-    """
-    import tempfile
-
-    from dalr.bench.train import bare_loop
-
-    clip = config.model_copy(update={"objective": parse_config(ObjectiveConfig, {"name": "clip"}, "bench")})
-    plans = {"clip": clip, "own": config}
-    rows = assemble(config, embedding).data.rows["pairs"]
-    if not (isinstance(rows.text, Features) and isinstance(rows.image, Features)):
-        raise ConfigError("bench train: both towers must be frozen; set model.text.train and model.image.train")
-    text, image = (torch.from_numpy(column.array[:]) for column in (rows.text, rows.image))
-    head = config.model.text_head
-    train = config.train
-
-    def bare() -> float:
-        hidden = head.hidden if head.kind == "mlp" else None
-        size = train.batch_size
-        return bare_loop(text, image, dim=config.model.dim, hidden=hidden, batch_size=size, steps=steps, lr=train.lr)
-
-    def ours(settings: RunConfig) -> float:
-        plan = assemble(settings)
-        with tempfile.TemporaryDirectory() as out:
-            return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
-
-    return bare, {name: partial(ours, settings) for name, settings in plans.items()}

@@ -1,0 +1,79 @@
+"""`DALRTrainer`: the method on a person's own manifests, from Python, in one call."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dalr.config import parse_config
+from dalr.data.manifest import DataConfig, Manifest
+from dalr.evaluation.parts import Part
+from dalr.files import hash_json
+from dalr.model import DualEncoder
+from dalr.noise import NoiseConfig
+from dalr.objectives import Kind, ObjectiveConfig, Rows, build_objective
+from dalr.run.assembly import choose_evaluation, pair_weights, standardise_heads
+from dalr.teachers import TeacherConfig
+from dalr.trainer import TrainConfig, Trainer
+from dalr.training_data import TrainingData, add_teachers, pair_rows, text_rows
+
+
+class DALRTrainer(Trainer):
+    """`Trainer` with the DALR objective, its streams and its evaluation built from manifests.
+
+        DALRTrainer(model, "train.csv", "val.csv", profile="catalogue", config=TrainConfig(epochs=20)).fit()
+
+    Args:
+        model: its frozen towers are run once and cached; the others learn.
+        train: a manifest, or the path of one (columns are guessed).
+        val: a manifest or path that selects the best weights; None keeps the last ones.
+        profile: `catalogue` for retrieval on product data, `paper` for sentence embeddings.
+        corpus: sentences for text-only steps, one of them after every step on pairs.
+        sts: an STS folder whose STS-B dev part selects the best weights.
+        teachers: encoders whose similarities the model learns from; a frozen tower is one of its own accord.
+        objective: a whole ObjectiveConfig instead of a profile.
+        config, out, progress: as for `Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        train: Manifest | str | Path,
+        val: Manifest | str | Path | None = None,
+        *,
+        profile: str = "catalogue",
+        corpus: Sequence[str] = (),
+        sts: str | Path | None = None,
+        teachers: Sequence[TeacherConfig] = (),
+        objective: ObjectiveConfig | None = None,
+        config: TrainConfig | None = None,
+        out: str | Path | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        method = objective or parse_config(ObjectiveConfig, {"name": "dalr", "profile": profile}, "profile")
+        settings = config or TrainConfig()
+        columns = DataConfig()
+        train, rows = pair_rows(_manifest(train, columns), model)
+        captions = [text or "" for text in train.texts]
+        sets: dict[Kind, Rows] = {"pairs": add_teachers(teachers, rows, captions, train, None)}
+        if corpus:
+            sets["text"] = add_teachers(teachers, text_rows(corpus, model), corpus, None, None)
+        standardise_heads(model, sets)
+        weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
+        part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None
+        evaluate, metric = choose_evaluation(method, settings.metric, part, str(sts) if sts else None)
+        settings = settings.model_copy(update={"metric": metric})
+        data = TrainingData(
+            sets,
+            batch_size=settings.batch_size // settings.accumulate,
+            seed=settings.seed,
+            fingerprint=train.fingerprint() + hash_json(list(corpus)),
+        )
+        torch.manual_seed(settings.seed)
+        built = build_objective(method, model, pair_weights=weights)
+        super().__init__(model, built, data, settings, out=out, evaluate=evaluate, progress=progress)
+
+
+def _manifest(source: Manifest | str | Path, columns: DataConfig) -> Manifest:
+    return source if isinstance(source, Manifest) else Manifest.load(str(source), columns)
