@@ -21,7 +21,8 @@ from dalr.encoders.image import ImageConfig, ImageEncoder, as_picture, build_ima
 from dalr.encoders.names import MODEL_FILE, resolve_name
 from dalr.encoders.parts_on_disk import read_record, write_parts
 from dalr.encoders.sides import encoder_sides
-from dalr.encoders.text import TextConfig, TextEncoder, build_text_encoder, load_text_encoder
+from dalr.encoders.text import TextConfig, build_text_encoder, load_text_encoder
+from dalr.encoders.text_encoder import TextEncoder
 from dalr.encoders.tower import Train, load_weights, save_weights
 from dalr.errors import ConfigError, ModelError
 from dalr.files import hash_json, hash_tensors
@@ -51,6 +52,10 @@ class ModelConfig(Config):
     def _has_a_tower(self) -> Self:
         if self.text is None and self.image is None:
             raise ValueError("needs a text tower, an image tower or both: set model.text.name or model.image.name")
+        if self.text is not None and self.text.truncate_dim is not None and self.image is not None:
+            raise ValueError(
+                "text.truncate_dim is for a model of texts alone; with an image tower set a smaller dim instead"
+            )
         return self
 
 
@@ -71,6 +76,8 @@ class DualEncoder(nn.Module):
         self.text = text
         self.image = image
         both = text is not None and image is not None
+        if text is not None:
+            text.has_head = both
         self.text_head = Head(text.width, config.dim, config.text_head) if text is not None and both else None
         self.image_head = Head(image.width, config.dim, config.image_head) if image is not None and both else None
 
@@ -136,13 +143,18 @@ class DualEncoder(nn.Module):
         texts: Sequence[str],
         *,
         space: Space | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
         token_budget: int | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
         """Unit vectors of texts, (N, D) in the `shared` space or (N, H) in the `sentence` space, float32.
 
-        `space` defaults to `shared` where the model has an image tower, else `sentence`. Rows are in input order;
-        no texts give no rows. Raises ModelError without a text tower, or for `shared` without an image tower.
+        `space` defaults to `shared` where the model has an image tower, else `sentence`. `prompt` is a name among
+        `model.text.prompts` or the prompt's own text; None is the model's default prompt. `truncate_dim` keeps the
+        first numbers of each vector, again at unit length. Rows are in input order; no texts give no rows. Raises
+        ModelError without a text tower, for `shared` without an image tower, or for a `truncate_dim` above the width;
+        ConfigError for an unknown prompt.
         """
         if isinstance(texts, str):
             raise TypeError("encode_text takes a list of texts; put a single one into a list")
@@ -150,10 +162,15 @@ class DualEncoder(nn.Module):
             raise ModelError("this model has no text tower; it encodes images only")
         if space == "shared" and self.text_head is None:
             raise ModelError("this model has no image tower, so it has no shared space; use space='sentence'")
-        h_NH = self.text.encode(texts, token_budget=token_budget, progress=progress)
-        if space == "sentence" or self.text_head is None:
-            return _unit(h_NH)
-        return self._projected(self.project_text, self.text_head, h_NH)
+        headless = space == "sentence" or self.text_head is None
+        width = self.text.width if headless else self.config.dim
+        if truncate_dim is not None and not 1 <= truncate_dim <= width:
+            raise ModelError(f"truncate_dim: {truncate_dim} is not between 1 and the width {width} of these embeddings")
+        h_NH = self.text.encode(texts, prompt, token_budget=token_budget, progress=progress)
+        if self.text_head is None or headless:
+            return _unit(h_NH[:, :truncate_dim])
+        p_ND = self._projected(self.project_text, self.text_head, h_NH)
+        return p_ND if truncate_dim is None else _unit(p_ND[:, :truncate_dim])
 
     def encode_image(
         self,

@@ -29,7 +29,7 @@ from dalr.config import Config
 from dalr.data.prefetch import Prefetch
 from dalr.devices import on_cpu, precision_name
 from dalr.ema import Ema
-from dalr.encoders import parameter_groups
+from dalr.encoders import keep_pages, parameter_groups
 from dalr.errors import ConfigError, DalrError
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
@@ -218,6 +218,8 @@ class Trainer:
         """Train to the end (from the newest whole checkpoint, if there is one) and leave the best weights in place."""
         if self.out is not None and self.accelerator.is_main_process:
             self.out.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.device.type == "cpu":
+            keep_pages()
         self._resume()
         if self.config.trackers:
             # A tracker takes plain values only; what is a list in the config it gets as text.
@@ -240,6 +242,9 @@ class Trainer:
         config, t = self.config, self.step
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(t, self.total_steps, config.warmup, config.schedule)
+        text = self.model.text
+        if text is not None and text.moving_dropout is not None:
+            text.moving_dropout.set_step(t, self.total_steps)
         wants_norms = config.gradient_norms_every is not None and t % config.gradient_norms_every == 0
         found: list[LossParts] = []
         norms: dict[str, float] = {}

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -45,16 +46,18 @@ class TrainingData:
         self.batch_size = batch_size
         self.seed = seed
         streams = {kind: Stream(len(part), batch_size, seed, f"{fingerprint}/{kind}") for kind, part in rows.items()}
-        ratio = {str(kind): (mix or {}).get(kind, 0 if mix else 1) for kind in rows}
-        self.stream = MixedStreams({str(kind): stream for kind, stream in streams.items()}, ratio)
-        # An epoch is one pass over the pairs where there are any, with the text steps mixed in between.
-        main: Kind = "pairs" if ratio.get("pairs") else "text"
+        ratio = {kind: (mix or {}).get(kind, 0 if mix else 1) for kind in rows}
+        self.stream = MixedStreams(streams, ratio)
+        # An epoch is one pass over the pairs where there are any, with the text steps mixed in between; of several
+        # tasks, over the one whose pass takes longest.
+        drawn: list[Kind] = [kind for kind in rows if ratio[kind]]
+        main: Kind = "pairs" if "pairs" in drawn else max(drawn, key=lambda kind: len(rows[kind]) / ratio[kind])
         self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]
         self.prefetch = any(not isinstance(column, Features) for part in rows.values() for column in _columns(part))
 
     def batch(self, t: int, rank: int = 0, world: int = 1) -> Batch:
         """The rows of global batch `t` that process `rank` of `world` computes."""
-        kind = cast(Kind, self.stream.kind(t))
+        kind = self.stream.kind(t)
         seeds = np.random.Philox(key=self.seed & (2**64 - 1), counter=t).random_raw(self.batch_size) >> np.uint64(1)
         chosen = process_slice(self.stream.rows(t), rank, world)
         return self.rows[kind].batch(kind, chosen, process_slice(seeds.astype(np.int64), rank, world))
@@ -75,12 +78,18 @@ def photo_keys(manifest: Manifest) -> list[str | None]:
     return image_keys(sources)
 
 
-def text_column(texts: Sequence[str], model: DualEncoder, cache: Path | None, progress: Progress | None) -> Column:
-    """Features where the text tower is frozen, else tokens."""
+def text_column(
+    texts: Sequence[str],
+    model: DualEncoder,
+    cache: Path | None,
+    progress: Progress | None,
+    prompt: str | None = None,
+) -> Column:
+    """Features where the text tower is frozen, else tokens; `prompt` as `encode_text` takes it."""
     assert model.text is not None
     if model.text.train_mode == "frozen":
-        return Features(embed_texts(texts, model.text, cache, progress))
-    return Tokens(model.text.tokenize(list(texts)), model.text.collate)
+        return Features(embed_texts(texts, model.text, cache, progress, prompt))
+    return Tokens(model.text.tokenize(list(texts), prompt), partial(model.text.collate, prompt=prompt))
 
 
 def pair_rows(

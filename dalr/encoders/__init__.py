@@ -8,7 +8,8 @@ from dalr.encoders.lora import LoraConfig
 from dalr.encoders.names import resolve_name
 from dalr.encoders.new_text import NewTextConfig
 from dalr.encoders.sides import encoder_sides
-from dalr.encoders.text import TextConfig, TextEncoder, build_text_encoder, load_text_encoder
+from dalr.encoders.text import TextConfig, build_text_encoder, load_text_encoder
+from dalr.encoders.text_encoder import TextEncoder
 
 __all__ = [
     "Head",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 PoolingMode = Literal[
-    "cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last", "first_last_avg", "attention", "embeddings_mean"
-]
+    "cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last", "first_last_avg", "attention", "embeddings_mean",
+    "mask",
+]  # fmt: skip
 POOLING_MODES: tuple[str, ...] = get_args(PoolingMode)
 OWN = "own"  # the pooled output that an architecture computes itself (CLIP text towers)
 
@@ -35,6 +36,7 @@ class Pooling(nn.Module):
     - `first_last_avg` the mean over tokens of (first block + last layer) / 2
     - `attention` softmax(h·q/√H)-weighted mean with a learned q, which starts at 0, so that it starts as `mean`
     - `embeddings_mean` the mean of the token embeddings below the first block: plain words, beside another mode
+    - `mask` the template's mask token (PromptBERT), which is then the one token of `mask_BL`; it stands alone
     - `own` what the architecture itself computes
 
     A text whose tokens are all masked gives zeros.

@@ -72,6 +72,17 @@ class Normalize(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+class Truncate(nn.Module):
+    """The first `dim` numbers of a row."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_features = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.out_features]
+
+
 def load_sentence_folder(folder: Path, pretrained: bool = True, dropout: float | None = None) -> TextParts:
     """A sentence-transformers folder as text parts. Raises ModelError, naming the file, for what is not supported."""
     modules = _modules(folder)
@@ -93,7 +104,7 @@ def load_sentence_folder(folder: Path, pretrained: bool = True, dropout: float |
         elif kind != "Dropout":
             after.append(_layer(kind, path))
     changes["after"] = tuple(after)
-    parts.prompts, changes["prompt"] = _prompts(folder)
+    changes["prompts"], changes["prompt"] = _prompts(folder)
     parts.spec = type(parts.spec)(**{**parts.spec.model_dump(), **changes})
     parts.after = build_after(parts.spec.after)
     if pretrained:
@@ -110,6 +121,8 @@ def build_after(layers: tuple[dict[str, Any], ...]) -> nn.Sequential:
     for layer in layers:
         if layer["type"] == "dense":
             built.append(Dense(layer))
+        elif layer["type"] == "truncate":
+            built.append(Truncate(int(layer["dim"])))
         else:
             built.append(Norm(int(layer["width"])) if layer["type"] == "layer_norm" else Normalize())
     return nn.Sequential(*built)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from dalr.errors import ConfigError
 from dalr.files import hash_bytes, hash_json
 
 CHUNK = 4096  # texts tokenised at once: bounds the memory of a corpus of long texts
@@ -17,6 +18,10 @@ class Tokenizer(Protocol):
 
     def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[int]]:
         """Ids with special tokens, cut to `max_length` (special tokens kept), and each text's whole length."""
+        ...
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids without special tokens and uncut, of texts that stand inside a longer one."""
         ...
 
     def digest(self) -> str: ...
@@ -33,6 +38,9 @@ class TransformersTokenizer:
         self.pad_id: int = next(token for token in known if token is not None)
         alone = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, self.pad_id)
         self.empty_id: int = next(token for token in alone if token is not None)
+        self.mask_token: str | None = tokenizer.mask_token
+        self.mask_id: int | None = tokenizer.mask_token_id
+        self._adds_space: bool | None = None
 
     def encode(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[int]]:
         ids: list[list[int]] = []
@@ -45,6 +53,26 @@ class TransformersTokenizer:
                 ids[row] = cut
         return [row or [self.empty_id] for row in ids], lengths
 
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._adds_space is None:
+            with_space, without = self._ids([" a", "a"], None, special=False)
+            first = self.tokenizer.convert_ids_to_tokens(without)[:1]
+            self._adds_space = with_space != without and first[0].startswith("▁")
+        if self._adds_space:  # sentencepiece marks a word's beginning itself: a space would be marked twice
+            texts = [text.removeprefix(" ") for text in texts]
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), CHUNK):
+            ids += self._ids(list(texts[start : start + CHUNK]), None, special=False)
+        return ids
+
+    def edges(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and behind a text. ConfigError where they are not simply around it."""
+        (whole,), (inner,) = self._ids(["a"], None), self._ids(["a"], None, special=False)
+        for start in range(len(whole) - len(inner) + 1):
+            if whole[start : start + len(inner)] == inner:
+                return whole[:start], whole[start + len(inner) :]
+        raise ConfigError("prompt: this tokenizer's special tokens are not simply around a text; use a prefix")
+
     def digest(self) -> str:
         if not self.tokenizer.is_fast:
             return hash_json([type(self.tokenizer).__name__, self.tokenizer.get_vocab()])
@@ -55,9 +83,12 @@ class TransformersTokenizer:
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
 
-    def _ids(self, texts: list[str], max_length: int | None) -> list[list[int]]:
+    def _ids(self, texts: list[str], max_length: int | None, special: bool = True) -> list[list[int]]:
+        if not texts:
+            return []
         encoded = self.tokenizer(
             texts,
+            add_special_tokens=special,
             truncation=max_length is not None,
             max_length=max_length,
             return_attention_mask=False,
@@ -81,6 +112,9 @@ class OpenClipTokenizer:
         ids = [[start, *row[: max_length - 2], end] for row in inner]
         return ids, [len(row) + 2 for row in inner]
 
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(self.tokenizer.encode(text)) for text in texts]
+
     def digest(self) -> str:
         clean = getattr(self.tokenizer.clean_fn, "__name__", "")
         vocabulary = json.dumps(self.tokenizer.encoder, sort_keys=True).encode()
@@ -103,6 +137,13 @@ class OpenClipHFTokenizer:
         clean = [self.tokenizer.clean_fn(text) for text in texts]
         lengths = [len(row) for row in self.tokenizer.tokenizer(clean, verbose=False)["input_ids"]]
         return self.tokenizer(list(texts), context_length=max_length).tolist(), lengths
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        clean = [self.tokenizer.clean_fn(text) for text in texts]
+        if not clean:
+            return []
+        encoded = self.tokenizer.tokenizer(clean, add_special_tokens=False, verbose=False)
+        return [list(row) for row in encoded["input_ids"]]
 
     def digest(self) -> str:
         return hash_json([self.settings, TransformersTokenizer(self.tokenizer.tokenizer).digest()])

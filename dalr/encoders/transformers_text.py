@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from dalr.encoders import transformers_models as library
+from dalr.encoders.attention import additive_mask
 from dalr.encoders.pooling import OWN, TokenStates
 from dalr.encoders.text_parts import TextBackbone, TextParts, TextSpec
 from dalr.encoders.tokens import TransformersTokenizer
@@ -42,6 +43,8 @@ class TransformersText(TextBackbone):
         if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "get_encoder"):
             model = model.get_encoder()
         mask = None if self.attend_padding else tokens["attention_mask"]
+        if self.bidirectional and mask is not None:
+            mask = additive_mask(mask, causal=False, dtype=self.model.dtype)
         output = model(input_ids=tokens["input_ids"], attention_mask=mask, output_hidden_states=lower, return_dict=True)
         pooled = output.get("text_embeds", output.get("pooler_output")) if own else None
         embeddings, first = output.hidden_states[:2] if lower else (None, None)

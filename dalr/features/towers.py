@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,14 @@ class Encoder(Protocol):
     def fingerprint(self) -> str: ...
 
     def encode(self, items: Any) -> npt.NDArray[Any]: ...
+
+
+class PromptedEncoder(Encoder, Protocol):
+    """A text tower that takes a prompt."""
+
+    def prompt_text(self, prompt: str | None = ...) -> str: ...
+
+    def encode(self, items: Any, prompt: str | None = ...) -> npt.NDArray[Any]: ...
 
 
 class ImageTower(Protocol):
@@ -58,16 +67,29 @@ class StoredRows:
 
 
 def embed_texts(
-    texts: Sequence[str], encoder: Encoder, cache: str | Path | None = None, progress: ProgressSink | None = None
+    texts: Sequence[str],
+    encoder: Encoder,
+    cache: str | Path | None = None,
+    progress: ProgressSink | None = None,
+    prompt: str | None = None,
 ) -> StoredRows:
     """The encoder's features of N texts, from the cache; only texts that it does not hold are run.
 
-    Raises DataError for a text whose features are not finite.
+    `prompt` is a name or a text, as the encoder's `encode` takes it: each prompt has rows of its own. None is the
+    encoder's default. Raises DataError for a text whose features are not finite.
     """
-    spec = FeatureSpec(fingerprint=encoder.fingerprint(), side="text", width=encoder.width)
+    details: dict[str, Any] = {}
+    encode = encoder.encode
+    if prompt is not None:
+        prompted = cast(PromptedEncoder, encoder)
+        text = prompted.prompt_text(prompt)
+        if text != prompted.prompt_text():
+            details = {"prompt": text}
+            encode = partial(prompted.encode, prompt=prompt)
+    spec = FeatureSpec(fingerprint=encoder.fingerprint(), side="text", width=encoder.width, details=details)
     store = FeatureStore.in_cache(spec, cache)
     keys = text_keys(texts)
-    bad = store.embed(keys, texts, encoder.encode, chunk=TEXT_CHUNK, progress=progress)
+    bad = store.embed(keys, texts, encode, chunk=TEXT_CHUNK, progress=progress)
     if bad:
         raise DataError(f"text {texts[bad[0].position][:60]!r}: {bad[0].reason}; clean it or drop the row")
     return StoredRows(store, store.locate(keys))

@@ -9,6 +9,7 @@ from dalr.losses.cosent import cosent
 from dalr.losses.cosine_regression import cosine_regression
 from dalr.losses.cross_modal import cross_modal
 from dalr.losses.distributed import average_gradients, gather_constant, gather_rows
+from dalr.losses.embedding_mse import embedding_mse
 from dalr.losses.groups import same_group
 from dalr.losses.info_nce import info_nce
 from dalr.losses.list_mle import list_mle
@@ -31,6 +32,7 @@ __all__ = [
     "cosine_regression",
     "cross_modal",
     "derangement",
+    "embedding_mse",
     "gather_constant",
     "gather_rows",
     "info_nce",

@@ -1,8 +1,9 @@
 """Training methods: each file names one and gives its profile; `alignment.py` is the sum of their terms."""
 
-from dalr.objectives.alignment import AlignmentObjective, ObjectiveConfig, build_objective
+from dalr.objectives.alignment import AlignmentObjective, build_objective
 from dalr.objectives.base import LossParts, Objective, Step
 from dalr.objectives.batch import Batch, Features, Kind, Pixels, Rows, Tokens
+from dalr.objectives.config import ObjectiveConfig
 
 __all__ = [
     "AlignmentObjective",

@@ -5,127 +5,36 @@ Legend: B rows · H text width · D shared width. `z1`, `z2` are the sentence he
 """
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dalr import losses
-from dalr.config import Config
 from dalr.errors import ConfigError
 from dalr.losses import TeacherRows
 from dalr.model import DualEncoder
 from dalr.noise import PairWeights
-from dalr.objectives import clip, dalr, kdmcse, mcse, rankcse, siglip, simcse
 from dalr.objectives.base import LossParts, Objective
 from dalr.objectives.batch import Batch, Kind, TextInput
+from dalr.objectives.config import ObjectiveConfig
 
-Method = Literal["clip", "siglip", "simcse", "mcse", "kdmcse", "rankcse", "dalr"]
-Weight = Annotated[float, Field(ge=0)]
-Temperature = Annotated[float, Field(gt=0)]
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "clip": clip.PROFILE,
-    "siglip": siglip.PROFILE,
-    "simcse": simcse.PROFILE,
-    "mcse": mcse.PROFILE,
-    "kdmcse": kdmcse.PROFILE,
-    "rankcse": rankcse.PROFILE,
-    **{f"dalr/{name}": values for name, values in dalr.PROFILES.items()},
-}
 # A temperature is learned as log(1/temperature), held below CLIP's scale of 100.
 MAX_LOG_SCALE = math.log(100.0)
 DENSE_ROWS = 2048
 TILE_ROWS = 128
 
 
-class ObjectiveConfig(Config):
-    """Which method, and the weights and temperatures in which it differs from its profile.
-
-    A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names every
-    value that was used. `soft_temperature` is that of the teachers' similarities (`image_teacher_temperature` where
-    the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
-    cross-modal temperature of the moment, held constant.
-    """
-
-    name: Method = "dalr"
-    profile: Literal["paper", "catalogue"] | None = None
-    info: Weight = 0.0
-    cross: Weight = 0.0
-    consistency: Weight = 0.0
-    soft_cross: Weight = 0.0
-    soft_intra: Weight = 0.0
-    rank: Weight = 0.0
-    temperature: Temperature = 0.05
-    cross_form: Literal["softmax", "sigmoid"] = "softmax"
-    cross_temperature: Temperature = 0.05
-    learn_temperature: bool = False
-    margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
-    consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
-    matching: bool = False
-    soft_temperature: Temperature = 0.05
-    student_temperature: Temperature | None = None
-    image_teacher_temperature: Temperature | None = None
-    rank_form: Literal["list_mle", "list_net", "position_list_mle"] = "list_mle"
-    rank_temperature: Temperature = 0.05
-    top_k: Annotated[int, Field(ge=1)] = 10
-    intra_space: Literal["sentence", "shared"] = "shared"
-    views: Literal[1, 2] = 1
-    distil_text: bool = True
-    negative_weight: Weight = 1.0
-    pair_weights: bool = False
-    tile: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_profile(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        name = values.get("name", "dalr")
-        if name != "dalr" and values.get("profile") is not None:
-            raise ValueError(f"objective.profile belongs to the method dalr; {name} has none: leave it out")
-        if name == "dalr":
-            values = {**values, "profile": values.get("profile") or "catalogue"}
-        key = f"dalr/{values['profile']}" if name == "dalr" else name
-        return {**PROFILES.get(key, {}), **values}
-
-    @model_validator(mode="after")
-    def _check(self) -> "ObjectiveConfig":
-        if not any((self.info, self.cross, self.soft_cross, self.soft_intra, self.rank)):
-            raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
-        return self
-
-    @property
-    def uses_images(self) -> bool:
-        """Whether a term needs images."""
-        return bool(self.cross or self.consistency or self.soft_cross)
-
-    @property
-    def uses_sentence(self) -> bool:
-        """Whether a term needs the training-only sentence head."""
-        return bool(self.info) or (self.intra_space == "sentence" and bool(self.soft_intra or self.rank))
-
-    @property
-    def uses_shared_text(self) -> bool:
-        """Whether a term needs texts in the shared space."""
-        return self.uses_images or (self.intra_space == "shared" and bool(self.soft_intra or self.rank))
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of batch that the method learns from."""
-        if not self.uses_images:
-            return ("text",)
-        learns_from_text = self.info or (self.distil_text and (self.soft_intra or self.rank))
-        return ("pairs", "text") if learns_from_text else ("pairs",)
-
-
 def build_objective(
-    config: ObjectiveConfig, model: DualEncoder, *, pair_weights: PairWeights | None = None
+    config: ObjectiveConfig,
+    model: DualEncoder,
+    *,
+    pair_weights: PairWeights | None = None,
+    teacher_widths: Sequence[int] = (),
 ) -> "AlignmentObjective":
     """The objective of `config` for `model`; ConfigError where the model lacks what a term needs."""
-    return AlignmentObjective(config, model, pair_weights=pair_weights)
+    return AlignmentObjective(config, model, pair_weights=pair_weights, teacher_widths=teacher_widths)
 
 
 class AlignmentObjective(Objective):
@@ -135,16 +44,31 @@ class AlignmentObjective(Objective):
         config: method, weights and temperatures.
         model: read for its widths and for what is frozen; not kept.
         pair_weights: running weights of the training pairs (`noise.py`), or None.
+        teacher_widths: of the text teachers' embeddings, for the term `embedding`: a teacher of the text tower's own
+            width is met as it is, one of another width through a learned projection.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: DualEncoder, *, pair_weights: PairWeights | None = None) -> None:
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        model: DualEncoder,
+        *,
+        pair_weights: PairWeights | None = None,
+        teacher_widths: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.config = config
         self.pair_weights = pair_weights
         self.kinds = config.kinds
         self._require_model(model)
         width = model.text.width if model.text is not None else 0
-        self.sentence_head = nn.Linear(width, width) if self.config.uses_sentence else None
+        headed = config.uses_sentence and config.sentence_head == "mlp"
+        self.sentence_head = nn.Linear(width, width) if headed else None
+        self.projections = nn.ModuleList(
+            [nn.Identity() if other == width else nn.Linear(width, other) for other in teacher_widths]
+            if config.embedding
+            else []
+        )
         scale = torch.tensor(-math.log(config.cross_temperature))
         learned = bool(config.cross) and config.learn_temperature
         self.log_scale = nn.Parameter(scale) if learned else None
@@ -162,8 +86,16 @@ class AlignmentObjective(Objective):
             )
         if self.config.uses_sentence and model.text.train_mode == "frozen":
             raise ConfigError(
-                f"objective.{'info' if config.info else 'intra_space'}: the sentence terms train the text tower, which "
-                "is frozen; set model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
+                f"objective.{_sentence_term(config)}: the sentence terms train the text tower, which is frozen; set "
+                "model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
+            )
+        narrow = min(
+            (model.text.width if config.uses_sentence else math.inf, model.config.dim if config.cross else math.inf)
+        )
+        if max(config.matryoshka, default=0) > narrow:
+            raise ConfigError(
+                f"objective.matryoshka: {max(config.matryoshka)} is more than the embedding's width, {narrow}; leave "
+                "it out, the full width is always trained"
             )
 
     # -- embeddings -------------------------------------------------------------------------------------------
@@ -171,10 +103,12 @@ class AlignmentObjective(Objective):
     def embed(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """`z1`, `z2` (sentence terms), `p1`, `p2` (texts, shared space), `v` (images), as far as terms need them."""
         found: dict[str, Tensor] = {}
-        views = 2 if self.config.views == 2 or (self.config.info and batch.positive is None) else 1
+        # A scored pair's second sentence is no positive: its score may be low.
+        contrasted = self.config.info and (batch.positive is None or batch.target_B is not None)
+        views = 2 if self.config.views == 2 or contrasted else 1
         assert batch.text is not None
         pooled = [self._pool(model, batch.text) for _ in range(views)]
-        if self.sentence_head is not None:
+        if self.config.uses_sentence:
             found |= {f"z{number}": self._sentence(h_BH) for number, h_BH in enumerate(pooled, start=1)}
             if batch.positive is not None:
                 found["positive"] = self._sentence(self._pool(model, batch.positive))
@@ -197,8 +131,7 @@ class AlignmentObjective(Objective):
         return pooled
 
     def _sentence(self, h_BH: Tensor) -> Tensor:
-        assert self.sentence_head is not None
-        return torch.tanh(self.sentence_head(h_BH))
+        return h_BH if self.sentence_head is None else torch.tanh(self.sentence_head(h_BH))
 
     # -- loss -------------------------------------------------------------------------------------------------
 
@@ -213,7 +146,11 @@ class AlignmentObjective(Objective):
         # The terms read the same cosines and group masks: each is computed once.
         with losses.shared_products():
             if config.info:
-                parts["info"] = self._info(embeddings, common)
+                parts["info"] = self._info(embeddings, batch, common)
+            if config.score:
+                parts["score"] = self._score(embeddings, batch)
+            if config.embedding:
+                parts["embedding"] = self._embedding(embeddings, batch)
             if batch.kind == "pairs" and config.uses_images:
                 parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
             if batch.kind == "pairs" or config.distil_text:
@@ -233,21 +170,40 @@ class AlignmentObjective(Objective):
         known_B: Tensor = self.pair_weights(batch.index_B)
         return batch.weight_B * known_B
 
-    def _info(self, embeddings: Mapping[str, Tensor], common: dict[str, Any]) -> Tensor:
-        config = self.config
-        if "positive" not in embeddings:
-            return losses.info_nce(embeddings["z1"], embeddings["z2"], temperature=config.temperature, **common)
-        anchor, positive = embeddings["z1"], embeddings["positive"]
+    def _info(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:
+        common = {**common, "temperature": self.config.temperature}
+        if "positive" not in embeddings or batch.target_B is not None:
+            return self._at_widths(lambda z: losses.info_nce(*z, **common), [embeddings["z1"], embeddings["z2"]])
+        pair = [embeddings["z1"], embeddings["positive"]]
         if "negative" not in embeddings:
-            return losses.info_nce(anchor, positive, temperature=config.temperature, **common)
-        return losses.triplet_info_nce(
-            anchor,
-            positive,
-            embeddings["negative"],
-            temperature=config.temperature,
-            negative_weight=config.negative_weight,
-            **common,
-        )
+            return self._at_widths(lambda z: losses.info_nce(*z, **common), pair)
+        common["negative_weight"] = self.config.negative_weight
+        return self._at_widths(lambda z: losses.triplet_info_nce(*z, **common), [*pair, embeddings["negative"]])
+
+    def _score(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        y_B = batch.target_B
+        if y_B is None or "positive" not in embeddings:
+            raise ConfigError("objective.score: needs pairs of sentences with scores; name them in data.scores")
+        pair = [embeddings["z1"], embeddings["positive"]]
+        if self.config.score_form == "cosent":
+            return self._at_widths(lambda z: losses.cosent(z[0], z[1], y_B), pair)
+        return self._at_widths(lambda z: losses.cosine_regression(z[0], z[1], y_B, weight=batch.weight_B), pair)
+
+    def _embedding(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        if not batch.text_teachers or len(batch.text_teachers) != len(self.projections):
+            raise ConfigError("objective.embedding: needs a text teacher; name one in 'teachers'")
+        return torch.stack(
+            [
+                losses.embedding_mse(project(embeddings["z1"]), teacher_BD, weight=batch.weight_B)
+                for project, teacher_BD in zip(self.projections, batch.text_teachers, strict=True)
+            ]
+        ).mean()
+
+    def _at_widths(self, loss: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> Tensor:
+        """The loss, or its mean over the widths of `matryoshka` and the full one."""
+        if not self.config.matryoshka:
+            return loss(tensors)
+        return losses.matryoshka(loss, tensors, sorted({*self.config.matryoshka, tensors[0].shape[1]}))
 
     def _cross_terms(
         self,
@@ -262,16 +218,15 @@ class AlignmentObjective(Objective):
         parts: dict[str, Tensor] = {}
         if config.cross and config.cross_form == "sigmoid":
             assert self.bias is not None
-            parts["cross"] = losses.sigmoid_cross_modal(
-                views, v_BD, scale=1.0 / self.temperature(), bias=self.bias, weight=weight, **common
+            sigmoid = {"scale": 1.0 / self.temperature(), "bias": self.bias, "weight": weight, **common}
+            parts["cross"] = self._at_widths(
+                lambda z: losses.sigmoid_cross_modal(z[:-1], z[-1], **sigmoid), [*views, v_BD]
             )
         elif config.cross:
-            margin: dict[str, Any] = {}
+            softmax = {"temperature": self.temperature(), "weight": weight, **common}
             if config.margin and text_teacher is not None:
-                margin = {"margin": config.margin, "margin_sim": text_teacher}
-            parts["cross"] = losses.cross_modal(
-                views, v_BD, temperature=self.temperature(), weight=weight, **margin, **common
-            )
+                softmax |= {"margin": config.margin, "margin_sim": text_teacher}
+            parts["cross"] = self._at_widths(lambda z: losses.cross_modal(z[:-1], z[-1], **softmax), [*views, v_BD])
         confidence = None
         if config.consistency:
             # Every process must draw the same partners, so the draw hangs on the batch, not on a process's dropout.
@@ -391,3 +346,8 @@ class AlignmentObjective(Objective):
         if self.log_scale is not None:
             figures["temperature"] = float(torch.as_tensor(self.temperature()).detach())
         return figures
+
+
+def _sentence_term(config: ObjectiveConfig) -> str:
+    """A key that makes an objective need sentence embeddings of a tower in training."""
+    return next((name for name in ("info", "score", "embedding") if getattr(config, name)), "intra_space")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dalr.errors import ConfigError
 from dalr.losses import gather_constant, gather_rows
 from dalr.losses.cached import cached_backward
 from dalr.model import DualEncoder
@@ -141,6 +142,8 @@ def compiled_embedding(model: DualEncoder, objective: Objective) -> Embed:
     few. Dropout draws as it does uncompiled, so that the second pass of the cached step repeats the first.
     """
     if model.text is not None:
+        if model.text.moving_dropout is not None:
+            raise ConfigError("train.compile: the rates of curriculum dropout move each step; set train.compile=false")
         model.text.pad_to_multiple_of = 8
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     return torch.compile(objective.embed, dynamic=False, options={"fallback_random": True, "deterministic": True})
@@ -153,6 +156,7 @@ def gather_batch(batch: Batch) -> Batch:
         index_B=batch.index_B,
         ids_BK=batch.ids_BK,
         weight_B=batch.weight_B,
+        target_B=batch.target_B,
         text_teachers=batch.text_teachers,
         image_teachers=batch.image_teachers,
     )

@@ -6,13 +6,13 @@ so that a step never runs it. Legend: B rows of the batch · H text width · V i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Kind = Literal["pairs", "text"]
+Kind = str  # `pairs`, `text`, or the name of a task
 TextInput = Tensor | dict[str, Tensor]
 
 
@@ -21,13 +21,14 @@ class Batch:
     """Rows of a data set as tensors; every tensor has B as its first dimension.
 
     Attributes:
-        kind: `pairs` (texts with images) or `text` (texts alone). All processes agree on it.
+        kind: `pairs` (texts with images), `text` (texts alone) or a task of several. All processes agree on it.
         index_B: row numbers in the training set (int64); pair weights are looked up by them.
         ids_BK: group ids (int64): two rows are mutual positives if any column is equal. -1 matches nothing.
         weight_B: pair weights from the data, at least 0 (float32).
         text: tokens (`input_ids`, `attention_mask`) or cached features h_BH.
         image: pixels (B, 3, height, width) or cached features f_BV.
-        positive, negative: texts of supervised SimCSE triplets, as `text`.
+        positive, negative: texts of supervised SimCSE triplets, as `text`; of a scored pair the second is `positive`.
+        target_B: what a row is trained towards: the score of a pair, or a class number (float32).
         text_teachers, image_teachers: rows of each teacher's own embedding.
     """
 
@@ -39,6 +40,7 @@ class Batch:
     image: Tensor | None = None
     positive: TextInput | None = None
     negative: TextInput | None = None
+    target_B: Tensor | None = None
     text_teachers: tuple[Tensor, ...] = field(default=())
     image_teachers: tuple[Tensor, ...] = field(default=())
 
@@ -121,7 +123,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Rows:
-    """A training set's columns, by row number. `ids_NK` and `weight_N` as in `Batch`."""
+    """A training set's columns, by row number. `ids_NK`, `weight_N`, `target_N` as in `Batch`."""
 
     ids_NK: np.ndarray
     weight_N: np.ndarray
@@ -129,6 +131,7 @@ class Rows:
     image: Column | None = None
     positive: Column | None = None
     negative: Column | None = None
+    target_N: np.ndarray | None = None
     text_teachers: tuple[Features, ...] = ()
     image_teachers: tuple[Features, ...] = ()
 
@@ -151,6 +154,7 @@ class Rows:
             image=take(self.image) if paired else None,
             positive=take(self.positive),
             negative=take(self.negative),
+            target_B=None if self.target_N is None else torch.from_numpy(self.target_N[rows].astype(np.float32)),
             text_teachers=tuple(teacher.take(rows, seeds) for teacher in self.text_teachers),
             image_teachers=tuple(teacher.take(rows, seeds) for teacher in self.image_teachers) if paired else (),
         )

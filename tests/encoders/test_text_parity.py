@@ -32,6 +32,7 @@ def plain_pooling(mode: str, below_LH: Tensor, first_LH: Tensor, last_LH: Tensor
         "last": last_LH[-1],
         "mean": last_LH.sum(0) / count,
         "attention": last_LH.sum(0) / count,
+        "mask": last_LH.sum(0) / count,  # of the tokens that count: `collate` leaves the mask token alone
         "max": last_LH.max(0).values,
         "mean_sqrt_len": last_LH.sum(0) / count**0.5,
         "weighted_mean": (weights_L1 * last_LH).sum(0) / weights_L1.sum(),

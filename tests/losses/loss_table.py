@@ -174,6 +174,9 @@ PAIR_WISE: dict[str, Loss] = {
         (d.a * d.b).sum(1), (d.a * d.c).sum(1), torch.arange(len(d.a)) - 1, weight=d.weight
     ),
     "cosine_regression": lambda d: losses.cosine_regression(d.a, d.b, d.score, weight=d.weight),
+    "embedding_mse": lambda d: losses.embedding_mse(
+        d.a, torch.nn.functional.pad(d.text, (0, d.a.shape[1] - d.text.shape[1])), weight=d.weight
+    ),
     "cosent": lambda d: losses.cosent(d.a, d.b, d.score, scale=7.0),
 }
 """Losses that need O(B) memory as they are."""

@@ -15,7 +15,7 @@ from dalr.config import parse_config
 from dalr.errors import ConfigError
 from dalr.model import DualEncoder, ModelConfig
 from dalr.objectives import Batch, Features, ObjectiveConfig, Rows, Step, Tokens, build_objective
-from dalr.objectives.alignment import PROFILES
+from dalr.objectives.config import PROFILES
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cup", "chair", "lamp")]
 METHODS: list[dict[str, Any]] = [

@@ -1,0 +1,122 @@
+"""What a method is: the weights and temperatures of its terms, filled from its profile."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from dalr.config import Config
+from dalr.objectives import clip, dalr, distil, kdmcse, mcse, rankcse, siglip, simcse, sts
+from dalr.objectives.batch import Kind
+
+Method = Literal["clip", "siglip", "simcse", "mcse", "kdmcse", "rankcse", "sts", "distil", "dalr"]
+Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "clip": clip.PROFILE,
+    "siglip": siglip.PROFILE,
+    "simcse": simcse.PROFILE,
+    "mcse": mcse.PROFILE,
+    "kdmcse": kdmcse.PROFILE,
+    "rankcse": rankcse.PROFILE,
+    "sts": sts.PROFILE,
+    "distil": distil.PROFILE,
+    **{f"dalr/{name}": values for name, values in dalr.PROFILES.items()},
+}
+
+
+class ObjectiveConfig(Config):
+    """Which method, and the weights and temperatures in which it differs from its profile.
+
+    A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names every
+    value that was used. `soft_temperature` is that of the teachers' similarities (`image_teacher_temperature` where
+    the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
+    cross-modal temperature of the moment, held constant. `score` is regression to the scores of pairs, `embedding`
+    that to the text teachers' own embeddings. With `sentence_head: mlp` the sentence terms see the tower through a
+    layer with tanh that is thrown away after training (SimCSE's rule), with `none` they see what will be used; only
+    then can `matryoshka` name widths at which they, and `cross`, are taken as well.
+    """
+
+    name: Method = "dalr"
+    profile: Literal["paper", "catalogue"] | None = None
+    info: Weight = 0.0
+    cross: Weight = 0.0
+    consistency: Weight = 0.0
+    soft_cross: Weight = 0.0
+    soft_intra: Weight = 0.0
+    rank: Weight = 0.0
+    score: Weight = 0.0
+    embedding: Weight = 0.0
+    temperature: Temperature = 0.05
+    cross_form: Literal["softmax", "sigmoid"] = "softmax"
+    cross_temperature: Temperature = 0.05
+    learn_temperature: bool = False
+    margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
+    consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    matching: bool = False
+    soft_temperature: Temperature = 0.05
+    student_temperature: Temperature | None = None
+    image_teacher_temperature: Temperature | None = None
+    rank_form: Literal["list_mle", "list_net", "position_list_mle"] = "list_mle"
+    rank_temperature: Temperature = 0.05
+    top_k: Annotated[int, Field(ge=1)] = 10
+    intra_space: Literal["sentence", "shared"] = "shared"
+    score_form: Literal["regression", "cosent"] = "regression"
+    sentence_head: Literal["mlp", "none"] = "mlp"
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    views: Literal[1, 2] = 1
+    distil_text: bool = True
+    negative_weight: Weight = 1.0
+    pair_weights: bool = False
+    tile: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        name = values.get("name", "dalr")
+        if name != "dalr" and values.get("profile") is not None:
+            raise ValueError(f"objective.profile belongs to the method dalr; {name} has none: leave it out")
+        if name == "dalr":
+            values = {**values, "profile": values.get("profile") or "catalogue"}
+        key = f"dalr/{values['profile']}" if name == "dalr" else name
+        return {**PROFILES.get(key, {}), **values}
+
+    @model_validator(mode="after")
+    def _check(self) -> "ObjectiveConfig":
+        terms = (self.info, self.cross, self.soft_cross, self.soft_intra, self.rank, self.score, self.embedding)
+        if not any(terms):
+            raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
+        if self.matryoshka and self.uses_sentence and self.sentence_head != "none":
+            raise ValueError(
+                "objective.matryoshka: the first dimensions of the embedding are trained only where the terms see it; "
+                "set objective.sentence_head=none"
+            )
+        return self
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether a term needs images."""
+        return bool(self.cross or self.consistency or self.soft_cross)
+
+    @property
+    def uses_sentence(self) -> bool:
+        """Whether a term needs texts in the sentence space."""
+        return bool(self.info or self.score or self.embedding) or (
+            self.intra_space == "sentence" and bool(self.soft_intra or self.rank)
+        )
+
+    @property
+    def uses_shared_text(self) -> bool:
+        """Whether a term needs texts in the shared space."""
+        return self.uses_images or (self.intra_space == "shared" and bool(self.soft_intra or self.rank))
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of batch that the method learns from."""
+        if not self.uses_images:
+            return ("text",)
+        learns_from_text = self.info or self.embedding or (self.distil_text and (self.soft_intra or self.rank))
+        return ("pairs", "text") if learns_from_text else ("pairs",)
