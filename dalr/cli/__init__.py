@@ -61,7 +61,23 @@ def print_json(value: Any) -> None:
 def main() -> None:
     """Entry point of the `dalr` command."""
     # Importing a file registers its commands.
-    from dalr.cli import bench, check, embed, eval_retrieval, eval_sts, report, search, train  # noqa: F401
+    from dalr.cli import (  # noqa: F401
+        bench,
+        check,
+        embed,
+        eval_clustering,
+        eval_geometry,
+        eval_mteb,
+        eval_pairs,
+        eval_retrieval,
+        eval_retrieval_text,
+        eval_sts,
+        eval_transfer,
+        mine,
+        report,
+        search,
+        train,
+    )
 
     app.add_typer(eval_app, name="eval")
     app.add_typer(bench_app, name="bench")

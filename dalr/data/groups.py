@@ -63,6 +63,17 @@ def connected_components(ids: Ids) -> Ids:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
+def connected_texts(first: Sequence[str], second: Sequence[str]) -> Ids:
+    """A label for each of N pairs, int64 (N,), equal for pairs joined by a chain of shared texts (normalised)."""
+    from scipy.sparse import coo_matrix, csgraph
+
+    numbers = _numbers([normalise_caption(text) for text in (*first, *second)])
+    ends = numbers[: len(first)], numbers[len(first) :]
+    size = int(numbers.max(initial=-1)) + 1
+    graph = coo_matrix((np.ones(len(first), dtype=np.int8), ends), shape=(size, size))
+    return csgraph.connected_components(graph, directed=False)[1][ends[0]].astype(np.int64)
+
+
 def carve_dev(ids: Ids, fraction: float, seed: int) -> tuple[Ids, Ids]:
     """Split rows into (train, dev) with about `fraction` of them in dev and no group on both sides.
 

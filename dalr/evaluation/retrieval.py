@@ -3,7 +3,7 @@
 Legend: T distinct texts · M distinct images · Q queries that have a positive · C candidates · D width
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,12 +63,13 @@ def retrieval(
     Raises:
         DalrError: an embedding is not finite.
     """
-    text, image = _unit(text_TD, "text"), _unit(image_MD, "image")
+    text, image = unit_rows(text_TD, "text"), unit_rows(image_MD, "image")
     result: dict[str, Any] = {}
     for name, scores in _both(text, image, relevance).items():
         values = {metric: float(figure.mean()) for metric, figure in scores.figures().items()}
         values["median_rank"] = float(np.median(scores.rank))
-        intervals = {metric: [round(end, 4) for end in ends] for metric, ends in _bootstrap(scores, resamples, seed)}
+        drawn = bootstrap(scores.figures(), resamples, seed, scores.rank)
+        intervals = {metric: [round(end, 4) for end in ends] for metric, ends in drawn}
         result[name] = {metric: round(value, 4) for metric, value in values.items()} | {
             "queries": len(scores.rank),
             "candidates": scores.candidates,
@@ -84,7 +85,7 @@ def retrieval_metrics(text_TD: Array, image_MD: Array, relevance: Relevance) -> 
         `mrr` (the mean of both directions) and `text_to_image.recall@1` and so on, percent but for `median_rank`.
     """
     flat: dict[str, float] = {}
-    for name, scores in _both(_unit(text_TD, "text"), _unit(image_MD, "image"), relevance).items():
+    for name, scores in _both(unit_rows(text_TD, "text"), unit_rows(image_MD, "image"), relevance).items():
         flat |= {f"{name}.{metric}": float(figure.mean()) for metric, figure in scores.figures().items()}
         flat[f"{name}.median_rank"] = float(np.median(scores.rank))
     return {"mrr": (flat["text_to_image.mrr"] + flat["image_to_text.mrr"]) / 2, **flat}
@@ -136,69 +137,99 @@ def score_queries(
     return QueryScores(rank, ndcg, precision, len(candidate_CD))
 
 
-def _score_tile(query: torch.Tensor, candidate: torch.Tensor, facts: Any, facts_FC: Any) -> tuple[Array, Array, Array]:
+def _score_tile(query: torch.Tensor, candidate: torch.Tensor, facts: Any, facts_FC: Any) -> tuple[Array, ...]:
     positives = (facts @ facts_FC).tocsr()
+    if not positives.nnz:
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
+    positives.data[:] = 1  # however many facts two rows have in common
+    return rank_tile(query @ candidate.T, positives)[:3]
+
+
+def rank_tile(
+    scores_QC: torch.Tensor, positives: Any, *, tie: float = TIE, cutoffs: Sequence[int] = ()
+) -> tuple[Array, Array, Array, Array]:
+    """How the positives of each query rank among all candidates; queries without a positive are passed over.
+
+    Args:
+        scores_QC: any scores, the higher the nearer; −inf leaves a wrong candidate out. Overwritten.
+        positives: sparse csr (Q, C), its values the grades (gains), all above 0.
+        tie: a wrong candidate that comes this near to a positive counts as ranked before it; of two positives that
+            near the lower grade does.
+        cutoffs: the k of recall, the share of a query's positives among its first k.
+
+    Returns:
+        For the queries that have a positive: the rank of the first, from 1; NDCG@10, gains as graded; average
+        precision@10 over min(10, positives); and recall (queries, cutoffs).
+    """
+    depth = max(DEPTH, *cutoffs) if cutoffs else DEPTH
     counts = np.diff(positives.indptr)
     asked = np.flatnonzero(counts)
-    if not len(asked):
-        return np.empty(0, np.int64), np.empty(0), np.empty(0)
-    scores = query @ candidate.T
     row = np.repeat(np.arange(len(counts)), counts)
     at = torch.from_numpy(row), torch.from_numpy(positives.indices.astype(np.int64))
-    positive = scores[at].numpy()
-    scores[at] = -torch.inf  # what remains are the wrong candidates
+    positive, grade = scores_QC[at].numpy(), positives.data.astype(np.float64)
+    scores_QC[at] = -torch.inf  # what remains are the wrong candidates
 
-    best_first = np.lexsort((-positive, row))
-    row, positive = row[best_first], positive[best_first]
     start = np.repeat(positives.indptr[:-1], counts)
-    place = np.arange(len(row)) - start  # 0 for a query's best positive
+    place = np.arange(len(row)) - start  # 0 for a query's best positive, once they are sorted
+    best_grade = grade[np.lexsort((-grade, row))]
+    span = np.ptp(grade) if len(grade) else 0.0
+    order = -positive if not span else tie * (grade - grade.min()) / span - positive
+    best_first = np.lexsort((grade, order, row))
+    positive, grade = positive[best_first], grade[best_first]
 
-    bar = torch.full((len(counts),), torch.inf)
-    bar[torch.from_numpy(asked)] = torch.from_numpy(positive[place == 0] - TIE)
-    rank = 1 + torch.count_nonzero(scores >= bar[:, None], dim=1).numpy()[asked]
+    bar = torch.full((len(counts),), torch.inf, dtype=scores_QC.dtype)
+    bar[torch.from_numpy(asked)] = torch.from_numpy(positive[place == 0] - tie)
+    rank = 1 + torch.count_nonzero(scores_QC >= bar[:, None], dim=1).numpy()[asked]
 
-    # Ranks beyond DEPTH earn nothing: only queries whose first positive is within it, and that have more of them,
-    # need the ranks of the others, and the best DEPTH wrong candidates say all about those.
-    first = np.full(len(counts), DEPTH + 1)
+    # Ranks beyond `depth` earn nothing: only queries whose first positive is within it, and that have more of them,
+    # need the ranks of the others, and the best `depth` wrong candidates say all about those.
+    first = np.full(len(counts), depth + 1)
     first[asked] = rank
-    near = place < DEPTH
-    row, positive, place = row[near], positive[near], place[near]
-    ranks = np.where(place == 0, first[row], DEPTH + 1)
-    several = np.flatnonzero((counts > 1) & (first <= DEPTH))
+    near = place < depth
+    ideal = np.bincount(row, weights=(place < DEPTH) * best_grade / np.log2(place + 2), minlength=len(counts))[asked]
+    row, positive, grade, place = row[near], positive[near], grade[near], place[near]
+    ranks = np.where(place == 0, first[row], depth + 1)
+    several = np.flatnonzero((counts > 1) & (first <= depth))
     if len(several):
-        wrong = scores[torch.from_numpy(several)].topk(min(DEPTH, scores.shape[1]), dim=1).values.numpy()
+        wrong = scores_QC[torch.from_numpy(several)].topk(min(depth, scores_QC.shape[1]), dim=1).values.numpy()
         more = np.isin(row, several)
-        above = wrong[np.searchsorted(several, row[more])] >= (positive[more] - TIE)[:, None]
+        above = wrong[np.searchsorted(several, row[more])] >= (positive[more] - tie)[:, None]
         ranks[more] = 1 + place[more] + above.sum(axis=1)
     inside = ranks <= DEPTH
-    gain = np.bincount(row, weights=inside / np.log2(ranks + 1), minlength=len(counts))[asked]
+    gain = np.bincount(row, weights=inside * grade / np.log2(ranks + 1), minlength=len(counts))[asked]
     precision = np.bincount(row, weights=inside * (place + 1) / ranks, minlength=len(counts))[asked]
-    reachable = np.minimum(counts[asked], DEPTH)
-    ideal = np.cumsum(1 / np.log2(np.arange(2, DEPTH + 2)))[reachable - 1]
-    return rank, gain / ideal, precision / reachable
+    found = [np.bincount(row, weights=ranks <= k, minlength=len(counts))[asked] / counts[asked] for k in cutoffs]
+    recall = np.stack(found, axis=1) if found else np.empty((len(asked), 0))
+    return rank, gain / ideal, precision / np.minimum(counts[asked], DEPTH), recall
 
 
-def _bootstrap(scores: QueryScores, resamples: int, seed: int) -> Iterator[tuple[str, list[float]]]:
-    """(metric, its 95 % interval) over resamples of the queries."""
-    figures = scores.figures()
+def bootstrap(
+    figures: dict[str, Array], resamples: int, seed: int, rank: Array | None = None
+) -> Iterator[tuple[str, list[float]]]:
+    """(metric, its 95 % interval) over resamples of the queries.
+
+    `figures` are means over queries, each (Q,); with `rank` (Q,) its median follows as `median_rank`.
+    """
     table = np.stack(list(figures.values()), axis=1)
-    order = np.argsort(scores.rank)
-    ranks, queries = scores.rank[order], len(order)
+    queries = len(table)
+    order = np.argsort(rank) if rank is not None else np.empty(0, np.int64)
     generator = np.random.default_rng(seed)
     means = np.empty((resamples, len(figures)))
     medians = np.empty(resamples)
     for at in range(resamples):
         drawn = np.bincount(generator.integers(queries, size=queries), minlength=queries)
         means[at] = drawn @ table / queries
-        below = np.cumsum(drawn[order])
-        middle = np.searchsorted(below, [(queries + 1) // 2, queries // 2 + 1])
-        medians[at] = ranks[middle].mean()
-    for name, values in [*zip(figures, means.T, strict=True), ("median_rank", medians)]:
+        if rank is not None:
+            below = np.cumsum(drawn[order])
+            middle = np.searchsorted(below, [(queries + 1) // 2, queries // 2 + 1])
+            medians[at] = rank[order][middle].mean()
+    columns = [*zip(figures, means.T, strict=True), *([("median_rank", medians)] if rank is not None else [])]
+    for name, values in columns:
         yield name, np.percentile(values, [2.5, 97.5]).tolist()
 
 
-def _unit(rows: Array, side: str) -> torch.Tensor:
-    """Unit rows in float32; a row of zeros stays zero."""
+def unit_rows(rows: Array, side: str) -> torch.Tensor:
+    """Unit rows in float32; a row of zeros stays zero. DalrError names the `side` of one that is not finite."""
     values = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
     finite = torch.isfinite(values).all(dim=1)
     if not bool(finite.all()):

@@ -1,75 +1,126 @@
-"""Semantic textual similarity: Spearman's rank correlation between cosines and people's scores, × 100.
+"""Semantic textual similarity: the correlation between cosines and people's scores, × 100.
 
-Reads the SentEval layout (STS12 to STS16, STS benchmark, SICK relatedness). A year's subsets are joined before the
-correlation is taken ("all"), as in the SimCSE and DALR papers. STS13 is without SMT, as everywhere.
+Spearman's rank correlation is what is compared between models; Pearson's stands beside it. The sets are STS12 to
+STS16, the STS benchmark and SICK relatedness in the SentEval layout, their dev parts, and own files of scored pairs.
+A year has several subsets: "all" joins them before the correlation is taken, as the SimCSE and DALR papers do; "mean"
+and "weighted" average the correlations of the subsets, plainly or by their pairs. STS13 is without SMT, as everywhere.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from dalr.errors import DalrError, DataError
+from dalr.config import nearest
+from dalr.data.records import BadRow
+from dalr.data.scored_pairs import ScoredPairs, joined, read_benchmark, read_scored_pairs, read_year
+from dalr.errors import UsageError
+from dalr.evaluation.sentences import (
+    Embedded,
+    ProgressSink,
+    SentenceModel,
+    check_finite,
+    embed_sentences,
+)
 
+Aggregate = Literal["all", "mean", "weighted"]
+Subsets = Mapping[str, ScoredPairs]
 YEARS = ("STS12", "STS13", "STS14", "STS15", "STS16")
 TASKS = (*YEARS, "STSB", "SICKR")
-ProgressSink = Callable[[int, int], None]
-# Sentences of one call of the encoder, between two steps of the progress bar.
-CALL = 8192
-
-
-class SentenceModel(Protocol):
-    """What is evaluated: a DualEncoder is one."""
-
-    def encode_text(self, texts: list[str], *, space: Any = ...) -> npt.NDArray[Any]: ...
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Scored sentence pairs."""
-
-    first: list[str]
-    second: list[str]
-    gold: list[float]
+FILES = {
+    "STSB": "STSBenchmark/sts-test.csv",
+    "SICKR": "SICK/SICK_test_annotated.txt",
+    "STSB-dev": "STSBenchmark/sts-dev.csv",
+    "SICKR-dev": "SICK/SICK_trial.txt",
+}
+DEV_TASKS = ("STSB-dev", "SICKR-dev")
 
 
 def evaluate_sts(
-    model: SentenceModel, folder: str | Path, *, tasks: Sequence[str] = TASKS, progress: ProgressSink | None = None
-) -> dict[str, float]:
+    model: SentenceModel,
+    folder: str | Path | None,
+    *,
+    tasks: Sequence[str] = TASKS,
+    files: Sequence[str | Path] = (),
+    aggregate: Aggregate = "all",
+    low: float | None = 0.0,
+    high: float | None = 5.0,
+    progress: ProgressSink | None = None,
+) -> dict[str, Any]:
     """Spearman × 100 of each task and their mean as `avg`, each distinct sentence embedded once.
 
     Args:
         model: anything with `encode_text(list, space="sentence")`.
-        folder: holds STS12-en-test … STS16-en-test, STSBenchmark and SICK.
-        tasks: which of STS12 … STS16, STSB, SICKR.
+        folder: holds STS12-en-test … STS16-en-test, STSBenchmark and SICK; None with no tasks.
+        tasks: which of STS12 … STS16, STSB, SICKR, and of the dev parts STSB-dev, SICKR-dev.
+        files: own files of scored pairs, as `read_scored_pairs` reads them.
+        aggregate: how the subsets of a year become one number.
+        low, high: the range of the scores in `files`; None is open.
+
+    Returns:
+        the test tasks asked for and `avg` (None without any); `pearson`, the same by Pearson; `pairs`, the pairs of
+        each; `dev` and `files`, name → {spearman, pearson, pairs}; `dropped`, file → rows that cannot be used;
+        `aggregate`.
 
     Raises:
-        DataError: a file is missing or does not have the SentEval layout.
+        DataError: a file is missing, has another layout, or no usable pair.
+        UsageError: a task is not known.
         DalrError: an embedding is not finite.
     """
-    pairs = {task: read_task(folder, task) for task in tasks}
-    sentences = list(dict.fromkeys(text for some in pairs.values() for text in (*some.first, *some.second)))
-    # By length, so that a call of the encoder pads little.
-    sentences.sort(key=len)
-    parts = []
-    for start in range(0, len(sentences), CALL):
-        parts.append(model.encode_text(sentences[start : start + CALL], space="sentence"))
-        if progress:
-            progress(min(start + CALL, len(sentences)), len(sentences))
-    row_of = {text: row for row, text in enumerate(sentences)}
-    embeddings = np.concatenate(parts)
-    scores = {
-        task: spearman(
-            embeddings[[row_of[text] for text in some.first]],
-            embeddings[[row_of[text] for text in some.second]],
-            some.gold,
-        )
-        for task, some in pairs.items()
+    sets, dropped = read_sets(folder, tasks, files, low=low, high=high)
+    return score_sets(model, sets, dropped, aggregate, progress)
+
+
+def read_sets(
+    folder: str | Path | None,
+    tasks: Sequence[str] = TASKS,
+    files: Sequence[str | Path] = (),
+    *,
+    low: float | None = 0.0,
+    high: float | None = 5.0,
+) -> tuple[dict[str, Subsets], dict[str, int]]:
+    """Every set asked for by its name (the path of an own file), and how many rows of which file were dropped."""
+    sets: dict[str, Subsets] = {}
+    dropped: Counter[str] = Counter()
+    for task in tasks:
+        sets[task], bad = read_task(_given(folder), task)
+        dropped.update(row.file for row in bad)
+    for path in files:
+        pairs, bad = read_scored_pairs(path, low=low, high=high)
+        sets[str(path)] = {"": pairs}
+        if bad:
+            dropped[str(path)] = len(bad)
+    return sets, dict(dropped)
+
+
+def score_sets(
+    model: SentenceModel,
+    sets: Mapping[str, Subsets],
+    dropped: Mapping[str, int],
+    aggregate: Aggregate = "all",
+    progress: ProgressSink | None = None,
+) -> dict[str, Any]:
+    """`evaluate_sts` on what `read_sets` has read."""
+    if aggregate not in get_args(Aggregate):
+        raise UsageError(f"aggregate {aggregate!r}; expected one of {', '.join(get_args(Aggregate))}")
+    every = (text for subsets in sets.values() for pairs in subsets.values() for text in (*pairs.first, *pairs.second))
+    embedded = embed_sentences(model, every, progress)
+    measured = {name: _measured(embedded, subsets, aggregate) for name, subsets in sets.items()}
+    tests = {name: found for name, found in measured.items() if name in TASKS}
+    spearmans, pearsons = ({name: found[kind] for name, found in tests.items()} for kind in ("spearman", "pearson"))
+    return {
+        **spearmans,
+        "avg": _mean(spearmans),
+        "pearson": {**pearsons, "avg": _mean(pearsons)},
+        "pairs": {name: found["pairs"] for name, found in tests.items()},
+        "dev": {name: found for name, found in measured.items() if name in DEV_TASKS},
+        "files": {name: found for name, found in measured.items() if name not in TASKS + DEV_TASKS},
+        "dropped": dict(dropped),
+        "aggregate": aggregate,
     }
-    return scores | {"avg": round(float(np.mean(list(scores.values()))), 4)}
 
 
 def sts_dev(model: SentenceModel, folder: str | Path) -> dict[str, float]:
@@ -77,94 +128,77 @@ def sts_dev(model: SentenceModel, folder: str | Path) -> dict[str, float]:
 
     `folder` is that of `evaluate_sts`.
     """
-    pairs = read_benchmark(Path(folder) / "STSBenchmark" / "sts-dev.csv")
-    sentences = list(dict.fromkeys((*pairs.first, *pairs.second)))
-    row_of = {text: row for row, text in enumerate(sentences)}
-    embeddings = model.encode_text(sentences, space="sentence")
-    first, second = ([row_of[text] for text in side] for side in (pairs.first, pairs.second))
-    return {"sts_dev": spearman(embeddings[first], embeddings[second], pairs.gold)}
+    pairs, _ = read_benchmark(Path(folder) / FILES["STSB-dev"])
+    return {"sts_dev": pairs_dev(model, pairs)["spearman"]}
+
+
+def pairs_dev(model: SentenceModel, pairs: ScoredPairs) -> dict[str, float]:
+    """`{"spearman": …, "pearson": …}` of scored pairs, both × 100."""
+    embedded = embed_sentences(model, pairs.sentences())
+    first, second = embedded(pairs.first), embedded(pairs.second)
+    return {"spearman": spearman(first, second, pairs.score), "pearson": pearson(first, second, pairs.score)}
 
 
 def spearman(first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any], gold_P: Sequence[float]) -> float:
     """Spearman × 100 between the cosines of P pairs and their scores; 0 where all cosines are equal."""
     from scipy.stats import spearmanr
 
+    return _correlation(spearmanr, first_PD, second_PD, gold_P)
+
+
+def pearson(first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any], gold_P: Sequence[float]) -> float:
+    """Pearson × 100 between the cosines of P pairs and their scores; 0 where all cosines are equal."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, first_PD, second_PD, gold_P)
+
+
+def read_task(folder: str | Path, task: str) -> tuple[Subsets, list[BadRow]]:
+    """The subsets of one of `TASKS` or `DEV_TASKS`, and the rows that cannot be used.
+
+    Raises DataError when its files are not there or not in the SentEval layout, UsageError for another task.
+    """
+    folder = Path(folder)
+    if task in YEARS:
+        return read_year(folder / f"{task}-en-test")
+    if task not in FILES:
+        raise UsageError(f"task {task!r} is not known; {nearest(task, (*TASKS, *DEV_TASKS))}")
+    path = folder / FILES[task]
+    pairs, bad = read_benchmark(path) if task.startswith("STSB") else read_scored_pairs(path)
+    return {"": pairs}, [BadRow(FILES[task], row.row, row.key, row.reason) for row in bad]
+
+
+def _measured(embedded: Embedded, subsets: Subsets, aggregate: Aggregate) -> dict[str, Any]:
+    parts = [joined(subsets.values())] if aggregate == "all" else list(subsets.values())
+    weights = [len(part) if aggregate == "weighted" else 1 for part in parts]
+    scores = {
+        kind: [measure(embedded(part.first), embedded(part.second), part.score) for part in parts]
+        for kind, measure in (("spearman", spearman), ("pearson", pearson))
+    }
+    found = {kind: round(float(np.average(values, weights=weights)), 4) for kind, values in scores.items()}
+    return {**found, "pairs": sum(map(len, subsets.values()))}
+
+
+def _correlation(
+    measure: Any, first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any], gold_P: Sequence[float]
+) -> float:
     first, second = (np.asarray(side, dtype=np.float64) for side in (first_PD, second_PD))
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise DalrError("the model's sentence embeddings are not finite; its weights are broken")
+    check_finite(first)
+    check_finite(second)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines = (first * second).sum(axis=1) / np.where(norms > 0, norms, 1.0)
     # Rounding in float32 must not make an order out of equal embeddings.
     cosines = cosines.round(7)
     if np.ptp(cosines) == 0 or np.ptp(gold_P) == 0:
         return 0.0
-    return round(100 * float(spearmanr(cosines, gold_P).statistic), 4)
+    return round(100 * float(measure(cosines, gold_P).statistic), 4)
 
 
-def read_task(folder: str | Path, task: str) -> Pairs:
-    """The test pairs of one of `TASKS`; DataError when its files are not there or not in the SentEval layout."""
-    folder = Path(folder)
-    if task == "STSB":
-        return read_benchmark(folder / "STSBenchmark" / "sts-test.csv")
-    if task == "SICKR":
-        return read_sick(folder / "SICK" / "SICK_test_annotated.txt")
-    if task not in YEARS:
-        raise ValueError(f"task {task!r}; expected one of {', '.join(TASKS)}")
-    return read_year(folder / f"{task}-en-test")
+def _mean(scores: Mapping[str, float]) -> float | None:
+    return round(float(np.mean(list(scores.values()))), 4) if scores else None
 
 
-def read_year(folder: Path) -> Pairs:
-    """All subsets of one year, `STS.input.NAME.txt` beside `STS.gs.NAME.txt`; a blank score leaves its pair out."""
-    inputs = sorted(folder.glob("STS.input.*.txt"))
-    if not inputs:
-        raise DataError(f"{folder}: has no STS.input.*.txt; expected the SentEval layout of the STS sets")
-    result = Pairs([], [], [])
-    for path in inputs:
-        gold_path = path.with_name(path.name.replace("STS.input.", "STS.gs."))
-        sentences, scores = _lines(path), _lines(gold_path)
-        if len(sentences) != len(scores):
-            raise DataError(f"{gold_path}: has {len(scores)} lines, {path.name} has {len(sentences)}; expected as many")
-        for number, (line, score) in enumerate(zip(sentences, scores, strict=True), start=1):
-            if score.strip():
-                _add(result, f"{path}:{number}", line.split("\t"), (0, 1), score, gold_path)
-    return result
-
-
-def read_benchmark(path: Path) -> Pairs:
-    """STS benchmark: tab-separated without quoting, the score in column 5, the sentences in 6 and 7."""
-    result = Pairs([], [], [])
-    for number, line in enumerate(_lines(path), start=1):
-        cells = line.split("\t")
-        _add(result, f"{path}:{number}", cells, (5, 6), cells[4] if len(cells) > 4 else "", path)
-    return result
-
-
-def read_sick(path: Path) -> Pairs:
-    """SICK relatedness: a heading, then id, sentence A, sentence B, score, label, tab-separated."""
-    result = Pairs([], [], [])
-    for number, line in enumerate(_lines(path)[1:], start=2):
-        cells = line.split("\t")
-        _add(result, f"{path}:{number}", cells, (1, 2), cells[3] if len(cells) > 3 else "", path)
-    return result
-
-
-def _add(pairs: Pairs, place: str, cells: list[str], columns: tuple[int, int], score: str, source: Path) -> None:
-    if len(cells) <= max(columns):
-        raise DataError(f"{place}: expected tab-separated columns with two sentences, as SentEval ships them")
-    try:
-        pairs.gold.append(float(score))
-    except ValueError:
-        raise DataError(f"{place}: the score {score!r} (from {source.name}) is not a number") from None
-    pairs.first.append(cells[columns[0]].strip())
-    pairs.second.append(cells[columns[1]].strip())
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines by newline alone: a sentence may hold a character that `splitlines` takes for the end of one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected the SentEval layout") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text; expected the SentEval layout") from None
-    return text.removesuffix("\n").split("\n")
+def _given(folder: str | Path | None) -> str | Path:
+    if folder is None:
+        raise UsageError("no folder of the STS sets is given; name it, or leave the tasks out")
+    return folder

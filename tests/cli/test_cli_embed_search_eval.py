@@ -173,12 +173,15 @@ def test_eval_sts(run: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "STSBenchmark" / "sts-test.csv").write_text("".join(lines))
     (tmp_path / "SICK").mkdir()
     lines = [f"0\t{a}\t{b}\t{number % 4}\tNEUTRAL\n" for number, (a, b) in enumerate(pairs)]
-    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text("".join(["heading\n", *lines]))
+    (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text(
+        "".join(["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n", *lines])
+    )
     code, out, err = run("eval", "sts", "--model", model, "--data", tmp_path, "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert list(found) == ["STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR", "avg"]
-    assert all(-100 <= value <= 100 for value in found.values())
+    scores = ["STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR", "avg"]
+    assert list(found) == [*scores, "pearson", "pairs", "dev", "files", "dropped", "aggregate"]
+    assert all(-100 <= found[name] <= 100 and -100 <= found["pearson"][name] <= 100 for name in scores)
     code, out, err = run("eval", "sts", "--model", model, "--data", tmp_path)
     assert f"{found['STSB']:.2f}" in out
 

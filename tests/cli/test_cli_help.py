@@ -10,8 +10,9 @@ import sys
 import pytest
 
 COMMANDS = [
-    "", "check", "embed", "report", "search", "train", "eval retrieval", "eval sts", "bench loss", "bench images",
-    "bench train",
+    "", "check", "embed", "report", "search", "train", "eval retrieval", "eval sts", "eval transfer", "bench loss",
+    "bench images", "bench train", "eval retrieval-text", "eval pairs",
+    "eval clustering", "eval geometry", "eval mteb", "mine",
 ]  # fmt: skip
 
 ASK = """

@@ -1,0 +1,202 @@
+"""Sentence pairs that people have scored: own tables, the minBERT files, and the SentEval layout of the STS sets.
+
+A pair that cannot be used (a blank score, one that is no number or outside its range, an empty sentence) costs only
+itself and comes back as a bad row. The file's encoding is found out: UTF-8, else Windows-1252 (latin-1).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dalr.config import Config
+from dalr.data.annotated import (
+    JSONL,
+    find_column,
+    number_in,
+    plain_name,
+    read_plain_lines,
+    read_table,
+    refuse_nothing_usable,
+)
+from dalr.data.records import BadRow
+from dalr.errors import DataError
+
+SENTENCE_NAMES = (
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("first", "second"),
+    ("sentence_a", "sentence_b"),
+    ("question1", "question2"),
+)
+SCORE_NAMES = ("score", "similarity", "relatedness_score", "is_duplicate", "label")
+# The columns of the STS benchmark as SentEval ships it, which has no heading.
+BENCHMARK_SCORE, BENCHMARK_SENTENCES = 4, (5, 6)
+
+
+class ScoresConfig(Config):
+    """A file of scored pairs and the range of its scores, which training maps to 0 … 1."""
+
+    path: str
+    low: float = 0.0
+    high: float = 5.0
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Sentence pairs, the similarity that people gave each."""
+
+    first: list[str] = field(default_factory=list)
+    second: list[str] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def sentences(self) -> list[str]:
+        """The distinct sentences, in order of first use."""
+        return list(dict.fromkeys((*self.first, *self.second)))
+
+
+def read_scored_pairs(
+    path: str | Path, *, low: float | None = 0.0, high: float | None = 5.0
+) -> tuple[ScoredPairs, list[BadRow]]:
+    """The scored pairs of one file, and the rows that cannot be used.
+
+    Args:
+        path: CSV, TSV or JSON Lines whose heading has two sentences (sentence1/sentence2, text1/text2, first/second,
+            sentence_A/sentence_B, question1/question2) and a score (score, similarity, relatedness_score,
+            is_duplicate, label); the minBERT and SICK files are such tables. Or the STS benchmark as SentEval ships
+            it: no heading, no quoting, the score in column 5, the sentences in 6 and 7.
+        low, high: the range of the scores, ends included; None is open. Duplicate labels have 0 to 1.
+
+    Raises DataError for a file that is missing, has not these columns, or holds no usable pair.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in JSONL and _is_benchmark(path):
+        return read_benchmark(path, low=low, high=high)
+    part = read_table(path)
+    found = (tuple(find_column(part, [name], None, path) for name in names) for names in SENTENCE_NAMES)
+    sentences = next(((first, second) for first, second in found if first and second), None)
+    score = find_column(part, SCORE_NAMES, None, path)
+    if sentences is None or score is None:
+        lacking = " and ".join(
+            name for name, found in (("two sentences", sentences), ("a score", score)) if found is None
+        )
+        raise DataError(
+            f"{path}: found no columns of {lacking} among {', '.join(map(repr, part.columns)) or 'none'}; expected "
+            f"{' or '.join('/'.join(names) for names in SENTENCE_NAMES)}, and one of {', '.join(SCORE_NAMES)}"
+        )
+    taken = _Taken(low, high, bad=part.bad)
+    cells = zip(part.rows, *(part.columns[name] for name in (*sentences, score)), strict=True)
+    for line, first, second, value in cells:
+        taken.add(part.file, line, first, second, value)
+    return taken.finish(path)
+
+
+def read_benchmark(
+    path: Path, *, low: float | None = 0.0, high: float | None = 5.0
+) -> tuple[ScoredPairs, list[BadRow]]:
+    """The STS benchmark as SentEval ships it; what it raises and returns is as for `read_scored_pairs`."""
+    taken = _Taken(low, high)
+    for number, line in enumerate(read_plain_lines(path), start=1):
+        cells = line.split("\t")
+        if len(cells) <= max(BENCHMARK_SENTENCES):
+            taken.refuse(path.name, number, "expected tab-separated columns: the score fifth, then two sentences")
+        else:
+            first, second = (cells[place] for place in BENCHMARK_SENTENCES)
+            taken.add(path.name, number, first, second, cells[BENCHMARK_SCORE])
+    return taken.finish(path)
+
+
+def read_year(
+    folder: Path, *, low: float | None = 0.0, high: float | None = 5.0
+) -> tuple[dict[str, ScoredPairs], list[BadRow]]:
+    """One year of STS, `STS.input.NAME.txt` beside `STS.gs.NAME.txt`: subset → its pairs, in order of the names.
+
+    Raises DataError where a file is missing, the two have not as many lines, or no pair can be used.
+    """
+    inputs = sorted(folder.glob("STS.input.*.txt"))
+    if not inputs:
+        raise DataError(f"{folder}: has no STS.input.*.txt; expected the SentEval layout of the STS sets")
+    subsets: dict[str, ScoredPairs] = {}
+    bad: list[BadRow] = []
+    for path in inputs:
+        gold_path = path.with_name(path.name.replace("STS.input.", "STS.gs."))
+        lines, scores = read_plain_lines(path), read_plain_lines(gold_path)
+        if len(lines) != len(scores):
+            raise DataError(f"{gold_path}: has {len(scores)} lines, {path.name} has {len(lines)}; expected as many")
+        taken = _Taken(low, high, bad=bad)
+        for number, (line, score) in enumerate(zip(lines, scores, strict=True), start=1):
+            cells = line.split("\t")
+            if len(cells) < 2:
+                taken.refuse(f"{folder.name}/{path.name}", number, "expected two tab-separated sentences")
+            else:
+                taken.add(f"{folder.name}/{gold_path.name}", number, cells[0], cells[1], score)
+        if taken.pairs.score:
+            subsets[path.name.removeprefix("STS.input.").removesuffix(".txt")] = taken.pairs
+    if not subsets:
+        raise refuse_nothing_usable(folder, "scored pair", bad)
+    return subsets, bad
+
+
+def joined(parts: Iterable[ScoredPairs]) -> ScoredPairs:
+    """All pairs, one part after the other."""
+    whole = ScoredPairs()
+    for part in parts:
+        whole.first.extend(part.first)
+        whole.second.extend(part.second)
+        whole.score.extend(part.score)
+    return whole
+
+
+class _Taken:
+    """The pairs taken so far, and the rows refused."""
+
+    def __init__(self, low: float | None, high: float | None, bad: list[BadRow] | None = None) -> None:
+        self.low, self.high = low, high
+        self.pairs = ScoredPairs()
+        self.bad = [] if bad is None else bad
+
+    def refuse(self, file: str, line: int, reason: str) -> None:
+        self.bad.append(BadRow(file, line, str(line), reason))
+
+    def add(self, file: str, line: int, first: Any, second: Any, score: Any) -> None:
+        sentences = ["" if cell is None else str(cell).strip() for cell in (first, second)]
+        try:
+            value = number_in(score, "score")
+            if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+                raise ValueError(f"the score {value:g} is outside {_range(self.low, self.high)}")
+            if not all(sentences):
+                raise ValueError(f"sentence {1 + sentences.index('')} is empty")
+        except ValueError as error:
+            self.refuse(file, line, str(error))
+            return
+        self.pairs.first.append(sentences[0])
+        self.pairs.second.append(sentences[1])
+        self.pairs.score.append(value)
+
+    def finish(self, path: Path) -> tuple[ScoredPairs, list[BadRow]]:
+        if not self.pairs.score:
+            raise refuse_nothing_usable(path, "scored pair", self.bad)
+        return self.pairs, sorted(self.bad, key=lambda row: row.row)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"the range {'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+
+
+def _is_benchmark(path: Path) -> bool:
+    """No heading among the first lines, and a number where the STS benchmark has its score."""
+    known = {name for names in SENTENCE_NAMES for name in names}
+    for line in read_plain_lines(path)[:20]:
+        cells = line.split("\t")
+        if known & {plain_name(cell) for cell in cells}:
+            return False
+        if len(cells) > max(BENCHMARK_SENTENCES) and cells[BENCHMARK_SCORE].strip():
+            try:
+                number_in(cells[BENCHMARK_SCORE], "score")
+            except ValueError:
+                continue
+            return True
+    return False
