@@ -119,15 +119,19 @@ def _fields_at(kind: type[BaseModel], location: Sequence[Any]) -> tuple[list[str
     """
     kinds: list[type[BaseModel]] = [kind]
     path: list[str] = []
+    free = False
     for part in location:
         named = [k for k in kinds if k.__name__ == part or part in _tags(k)]
         if part not in {field for k in kinds for field in k.model_fields} and named:
             kinds = named
             continue
         path.append(str(part))
-        if isinstance(part, int):
+        if isinstance(part, int) or free:
+            free = False  # an item of a list, or a name of one's own
             continue
-        kinds = [m for k in kinds if part in k.model_fields for m in _models(k.model_fields[part].annotation)]
+        found = [k.model_fields[part].annotation for k in kinds if part in k.model_fields]
+        kinds = [model for annotation in found for model in _models(annotation)]
+        free = any(get_origin(annotation) is dict for annotation in found)
     return path, [field for k in kinds for field in k.model_fields]
 
 

@@ -127,13 +127,18 @@ def pair_rows(
 
 
 def text_rows(
-    texts: Sequence[str], model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+    texts: Sequence[str],
+    model: DualEncoder,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    prompt: str | None = None,
 ) -> Rows:
-    """A training set of texts alone: equal normalised texts are one group."""
+    """A training set of texts alone, under the encoder's default prompt or another; equal texts are one group."""
     return Rows(
         ids_NK=group_ids([None] * len(texts), texts),
         weight_N=np.ones(len(texts), dtype=np.float32),
-        text=text_column(texts, model, cache, progress),
+        text=text_column(texts, model, cache, progress, prompt),
     )
 
 

@@ -8,21 +8,26 @@ right one named; its first losses are those of the stored golden trace (one thre
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dalr.config import parse_config
+from dalr.config import load_config, parse_config
 from dalr.errors import ConfigError
 from dalr.run import RunConfig, load_run_config
+from dalr.run.stages import stage_config
+from dalr.simcse.stages import PipelineConfig
 from dalr.training_log import read_log
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
+# Sections whose keys are names of one's own.
+FREE = {"stages", "evaluation.pairs", "leaks.pairs", "stages.tasks.tasks"}
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +39,44 @@ def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_parses(path: Path) -> None:
-    config = load_run_config(path)
-    assert parse_config(RunConfig, config.model_dump(mode="json")) == config
+    values = yaml.safe_load(path.read_text())
+    config = load_config(PipelineConfig if "stages" in values else RunConfig, path)
+    assert parse_config(type(config), config.model_dump(mode="json")) == config
+    check_whole(values)
+
+
+def check_whole(values: dict[str, Any]) -> None:
+    """Parse a config as `dalr train` does, a pipeline with all its stages."""
+    if "stages" not in values:
+        parse_config(RunConfig, values)
+        return
+    config = parse_config(PipelineConfig, values)
+    for number, name in enumerate(config.names):
+        stage = stage_config(config, name, config.values(name, "before" if number else None), "config")
+        assert stage.model.text is not None
+
+
+def misspelt(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(dotted key, the right name, the whole config with that key misspelt) for every key below a section."""
+    for key, content in values.items():
+        if path:
+            wrong = {**{k: v for k, v in values.items() if k != key}, f"{key}x": content}
+            yield ".".join((*path, f"{key}x")), key, wrong
+        if isinstance(content, dict):
+            for dotted, name, inside in misspelt(content, (*path, key)):
+                yield dotted, name, {**values, key: inside}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_misspelt_key_is_named(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
-    for section, content in values.items():
-        if not isinstance(content, dict):
+    for dotted, name, wrong in misspelt(values):
+        if dotted.rpartition(".")[0] in FREE:
             continue
-        for key in content:
-            wrong = {**values, section: {**{k: v for k, v in content.items() if k != key}, f"{key}x": content[key]}}
-            with pytest.raises(ConfigError) as caught:
-                parse_config(RunConfig, wrong)
-            assert f"'{section}.{key}x'" in str(caught.value)
-            assert f"'{key}'" in str(caught.value)
+        with pytest.raises(ConfigError) as caught:
+            check_whole(wrong)
+        assert f"{dotted.rpartition('.')[2]}'" in str(caught.value), dotted
+        assert f"'{name}'" in str(caught.value), dotted
 
 
 def first_losses(name: str, out: Path, folder: Path) -> list[float]:

@@ -22,16 +22,24 @@ def train(
 
     A config names its manifests as data.train and data.val, its columns as data.image and data.text and its seed
     as train.seed. Started again with the same config, a run goes on from its newest whole checkpoint, and a
-    finished one exits 0 at once; with a changed config it exits 2 and names the change.
+    finished one exits 0 at once; with a changed config it exits 2 and names the change. A config with the section
+    `stages` is a pipeline: its stages run one after the other, and the dev figures are shown after each.
 
     --json prints: out, status (finished or checked), steps, best_step, metric, best, seconds, train_rows, bad_rows,
-    figures (of the last evaluation), val (retrieval on data.val, as `eval retrieval` prints it, or null).
+    leaks (rows that stand in test or dev sets, or null), figures (of the last evaluation), val (retrieval on data.val,
+    as `eval retrieval` prints it, or null). For a pipeline: out, status, start (dev figures before the first stage)
+    and stages (each: name, kind, out, steps, seconds, train_rows, bad_rows, leaks, figures).
     """
-    from dalr.run import RunConfig, load_run_config
+    from dalr.config import apply_overrides, parse_config, read_yaml
+    from dalr.run import RunConfig
     from dalr.run.training import run_training
 
-    settings: RunConfig = load_run_config(config, overrides or [])
+    values = apply_overrides(read_yaml(config), overrides or [])
     sink = _Lines(Console(stderr=True))
+    if "stages" in values:
+        _pipeline(values, config, out, sink, dry_run, json_output)
+        return
+    settings = parse_config(RunConfig, values, str(config))
     result = run_training(settings, out, progress=sink.event, embedding=sink.embedding, dry_run=dry_run)
     if not result.is_main_process:
         return
@@ -56,6 +64,43 @@ def train(
                 highlight=False,
             )
     console.print(f"model: {out}", highlight=False)
+
+
+def _pipeline(
+    values: dict[str, Any], config: Path, out: Path, sink: "_Lines", dry_run: bool, json_output: bool
+) -> None:
+    from accelerate import PartialState
+
+    from dalr.cli.tables import show_table
+    from dalr.config import parse_config
+    from dalr.run.stages import run_stages
+    from dalr.simcse.pipeline import PipelineResult, stage_table
+    from dalr.simcse.stages import PipelineConfig
+
+    settings = parse_config(PipelineConfig, values, str(config))
+
+    def finished(result: PipelineResult) -> None:
+        columns, rows = stage_table(result)
+        sink.console.print(" · ".join(f"{name} {cell}" for name, cell in zip(columns, rows[-1], strict=True) if cell))
+
+    result = run_stages(
+        settings,
+        out,
+        source=str(config),
+        progress=sink.event,
+        embedding=sink.embedding,
+        finished=finished,
+        dry_run=dry_run,
+    )
+    if not PartialState().is_main_process:
+        return
+    if json_output:
+        print_json(result.as_json())
+    elif dry_run:
+        typer.echo(f"the config is good: {len(settings.names)} stages, {', '.join(settings.names)}")
+    else:
+        show_table("dev figures after each stage", *stage_table(result))
+        typer.echo(f"model: {out}")
 
 
 class _Lines:

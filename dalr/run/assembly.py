@@ -1,9 +1,10 @@
 """From a RunConfig to everything a run needs: data read, model and method built, evaluation chosen."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,17 +12,19 @@ import torch
 from dalr.data.faults import shuffle_captions
 from dalr.data.groups import carve_dev
 from dalr.data.manifest import BadRow, Manifest
-from dalr.data.texts import read_corpus, read_triplets
+from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, read_scored_pairs
 from dalr.errors import ConfigError, DataError
+from dalr.evaluation.leaks import LeakCheck
 from dalr.evaluation.parts import Part, retrieval_evaluator
-from dalr.evaluation.sts import sts_dev
+from dalr.evaluation.sts import pairs_dev, sts_dev
 from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
-from dalr.objectives import AlignmentObjective, Features, Kind, ObjectiveConfig, Rows, build_objective
+from dalr.objectives import Features, Kind, Objective, ObjectiveConfig, Rows, build_objective
 from dalr.run.config import DataSection, RunConfig
+from dalr.run.texts import read_texts, sentence_rows
 from dalr.trainer import TrainConfig
-from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys, text_column, text_rows
+from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys
 
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
@@ -32,7 +35,7 @@ class Plan:
     """Everything a run needs, read and built."""
 
     model: DualEncoder
-    objective: AlignmentObjective
+    objective: Objective
     data: TrainingData
     train_config: TrainConfig
     evaluate: Callable[[DualEncoder], dict[str, float]] | None
@@ -40,17 +43,20 @@ class Plan:
     inputs: dict[str, str]
     train_rows: int
     bad: list[BadRow]
+    leaks: dict[str, Any] | None = None
 
 
 def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
     """Read the data, build model, objective and evaluation; the same config gives the same plan."""
     data = config.data
     train, dev, val = load_parts(data, config.train.seed)
-    corpus, bad_lines = read_corpus(data.corpus) if data.corpus else ([], [])
-    triplets, bad_triplets = read_triplets(data.triplets) if data.triplets else (None, [])
-    texts = [*(train.texts if train else []), *corpus, *(triplets[0] if triplets else [])]
+    check = LeakCheck.load(config.leaks)
+    texts = read_texts(data, check)
+    if train is not None and check is not None:
+        train = train.select(np.flatnonzero(check.kept_texts([text or "" for text in train.texts])))
+    captions = list(train.texts) if train is not None else []
     torch.manual_seed(config.train.seed)
-    model = DualEncoder.build(config.model, corpus=[text for text in texts if text])
+    model = DualEncoder.build(config.model, corpus=[text for text in [*captions, *texts.everything()] if text])
     inputs = {"model": hash_json([model.fingerprint("text"), model.fingerprint("image") if model.image else ""])}
 
     cache = Path(data.cache) if data.cache else None
@@ -59,61 +65,40 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
     rows: dict[Kind, Rows] = {}
     if train is not None and "pairs" in needs:
         train, rows["pairs"] = build(train)
-    if "text" in needs and (triplets or corpus or "pairs" not in needs):
-        rows["text"] = sentences(train, corpus, triplets, model, cache, embedding)
+    if "text" in needs and (texts or "pairs" not in needs):
+        rows["text"] = sentence_rows(texts, data, captions, model, cache, embedding)
     if not rows:
         raise ConfigError(f"data.train: the objective {config.objective.name} trains on pairs; name a manifest")
     if "pairs" in rows and train is not None:
-        captions = [text or "" for text in train.texts]
-        rows["pairs"] = add_teachers(config.teachers, rows["pairs"], captions, train, cache)
+        rows["pairs"] = add_teachers(config.teachers, rows["pairs"], [text or "" for text in train.texts], train, cache)
     if "text" in rows:
-        rows["text"] = add_teachers(config.teachers, rows["text"], sentence_texts(train, corpus, triplets), None, cache)
-    inputs |= {"data.train": train.fingerprint() if train else "", "texts": hash_json([corpus, triplets])}
+        rows["text"] = add_teachers(config.teachers, rows["text"], texts.anchors(captions), None, cache)
+    inputs |= {"data.train": train.fingerprint() if train else "", "texts": texts.fingerprint()}
     standardise_heads(model, rows)
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None
     torch.manual_seed(config.train.seed)
-    objective = build_objective(config.objective, model, pair_weights=weights)
+    taught = next(iter(rows.values())).text_teachers
+    widths = [int(teacher.take(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1]) for teacher in taught]
+    objective = build_objective(config.objective, model, pair_weights=weights, teacher_widths=widths)
     pictures = model.image is not None
     if val is not None and pictures and not len(val.pairs()):
         raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")
     selecting = Part(*build(dev)) if dev is not None and pictures and config.evaluation.retrieval else None
-    evaluate, metric = choose_evaluation(config.objective, config.train.metric, selecting, config.evaluation.sts)
+    evaluate, metric = choose_evaluation(
+        config.objective, config.train.metric, selecting, config.evaluation.sts, config.evaluation.pairs
+    )
     train_config = config.train.model_copy(update={"metric": metric})
     stream = TrainingData(
         rows,
-        mix=data.mix,
+        mix={str(kind): share for kind, share in data.mix.items()} if data.mix else None,
         batch_size=train_config.batch_size // train_config.accumulate,
         seed=config.train.seed,
         fingerprint=inputs["data.train"] + inputs["texts"],
     )
     count = sum(len(part) for part in rows.values())
-    bad = [*(train.bad if train is not None else []), *bad_lines, *bad_triplets]
-    return Plan(model, objective, stream, train_config, evaluate, val if pictures else None, inputs, count, bad)
-
-
-def sentences(
-    train: Manifest | None,
-    corpus: Sequence[str],
-    triplets: tuple[list[str], list[str], list[str]] | None,
-    model: DualEncoder,
-    cache: Path | None,
-    embedding: Progress | None,
-) -> Rows:
-    """The text-only training set: triplets, else the corpus, else the captions of the manifest."""
-    if triplets is not None:
-        columns = [text_column(column, model, cache, embedding) for column in triplets[1:]]
-        anchors = text_rows(triplets[0], model, cache=cache, progress=embedding)
-        return replace(anchors, positive=columns[0], negative=columns[1])
-    return text_rows(sentence_texts(train, corpus, triplets), model, cache=cache, progress=embedding)
-
-
-def sentence_texts(
-    train: Manifest | None, corpus: Sequence[str], triplets: tuple[list[str], list[str], list[str]] | None
-) -> Sequence[str]:
-    """The (anchor) sentences of the text-only training set, in the order of its rows."""
-    if triplets is not None:
-        return triplets[0]
-    return corpus or [text for text in (train.texts if train else []) if text]
+    bad = [*(train.bad if train is not None else []), *texts.bad]
+    leaks = check.report.as_json() if check is not None else None
+    return Plan(model, objective, stream, train_config, evaluate, val if pictures else None, inputs, count, bad, leaks)
 
 
 def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
@@ -152,7 +137,11 @@ def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
 
 
 def choose_evaluation(
-    objective: ObjectiveConfig, metric: str | None, dev: Part | None, sts: str | None
+    objective: ObjectiveConfig,
+    metric: str | None,
+    dev: Part | None,
+    sts: str | None,
+    pairs: Mapping[str, ScoresConfig] | None = None,
 ) -> tuple[Callable[[DualEncoder], dict[str, float]] | None, str | None]:
     """What is measured while training, and the metric that selects the best weights: `metric`, or the first.
 
@@ -163,18 +152,29 @@ def choose_evaluation(
     if sts:
         measures.append(partial(sts_dev, folder=Path(sts)))
         default = "sts_dev"
+    for name, source in (pairs or {}).items():
+        scored, _ = read_scored_pairs(source.path, low=source.low, high=source.high)
+        measures.append(partial(named_pairs, name=name, pairs=scored))
+        default = default or f"{name}.spearman"
     if dev is not None and objective.uses_images:
         measures.append(retrieval_evaluator(dev))
         default = default or "mrr"
     if not measures:
         if metric:
-            raise ConfigError(f"train.metric={metric}: nothing is measured; name data.val or evaluation.sts")
+            raise ConfigError(
+                f"train.metric={metric}: nothing is measured; name data.val, evaluation.sts or evaluation.pairs"
+            )
         return None, None
 
     def evaluate(model: DualEncoder) -> dict[str, float]:
         return {name: value for measure in measures for name, value in measure(model).items()}
 
     return evaluate, metric or default
+
+
+def named_pairs(model: DualEncoder, name: str, pairs: ScoredPairs) -> dict[str, float]:
+    """The correlations on one file of scored pairs, as `NAME.spearman` and `NAME.pearson`."""
+    return {f"{name}.{measure}": value for measure, value in pairs_dev(model, pairs).items()}
 
 
 def load_part(data: DataSection, source: str | None, split: str) -> Manifest | None:

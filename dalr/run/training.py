@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dalr.devices import on_cpu
 from dalr.evaluation.catalogue import evaluate_retrieval
 from dalr.files import write_atomically, write_json
 from dalr.model_card import model_card
-from dalr.run.assembly import Progress, assemble
+from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
 from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
 from dalr.trainer import Trainer
@@ -31,6 +32,7 @@ class RunResult:
     seconds: float = 0.0
     train_rows: int = 0
     bad_rows: int = 0
+    leaks: dict[str, Any] | None = None
     figures: dict[str, float] = field(default_factory=dict)
     val: dict[str, Any] | None = None
     is_main_process: bool = True
@@ -56,21 +58,44 @@ def run_training(
     Raises UsageError (and ConfigError, DataError, ModelError below it) for what cannot be run, among it a run
     folder that holds another config, and DalrError when training fails.
     """
+    return carry_out(
+        config.model_dump(mode="json"),
+        Path(out),
+        partial(assemble, config, embedding),
+        progress=progress,
+        embedding=embedding,
+        cache=config.data.cache,
+        dry_run=dry_run,
+    )
+
+
+def carry_out(
+    settings: dict[str, Any],
+    out: Path,
+    build: Callable[[], Plan],
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    embedding: Progress | None = None,
+    cache: str | None = None,
+    dry_run: bool = False,
+) -> RunResult:
+    """`run_training` for any plan: `settings` tell one run from another, `build` is called once something is to do."""
     from accelerate import PartialState
 
-    out, main = Path(out), PartialState(cpu=on_cpu()).is_main_process
-    settings = config.model_dump(mode="json")
+    processes = PartialState(cpu=on_cpu())
+    main = processes.is_main_process
     record = read_run(out)
     if record is not None and record["status"] == "finished" and not dry_run:
         check_same_run(record, settings, record.get("inputs", {}), out)
         return RunResult(**record["result"], is_main_process=main)
     with lock_run(out) if main and not dry_run else contextlib.nullcontext():
-        plan = assemble(config, embedding)
+        plan = build()
         if record is not None:
             check_same_run(record, settings, plan.inputs, out)
+        counts: dict[str, Any] = {"train_rows": plan.train_rows, "bad_rows": len(plan.bad), "leaks": plan.leaks}
         if dry_run:
-            steps = config.train.steps or round(config.train.epochs * plan.data.batches_per_epoch)
-            return RunResult(str(out), "checked", steps, train_rows=plan.train_rows, bad_rows=len(plan.bad))
+            steps = plan.train_config.steps or round(plan.train_config.epochs * plan.data.batches_per_epoch)
+            return RunResult(str(out), "checked", steps, **counts, is_main_process=main)
         if main:
             write_json(out / RUN_FILE, {"status": "running", "config": settings, "inputs": plan.inputs})
             write_bad_rows(out / "bad_rows.jsonl", plan.bad)
@@ -88,7 +113,7 @@ def run_training(
         if main:
             trainer.model.save_pretrained(out)
             if plan.val is not None:
-                val = evaluate_retrieval(trainer.model, plan.val, cache=config.data.cache, progress=embedding)
+                val = evaluate_retrieval(trainer.model, plan.val, cache=cache, progress=embedding)
         result = RunResult(
             out=str(out),
             status="finished",
@@ -97,8 +122,7 @@ def run_training(
             metric=plan.train_config.metric,
             best=ended.best,
             seconds=round(ended.seconds, 2),
-            train_rows=plan.train_rows,
-            bad_rows=len(plan.bad),
+            **counts,
             figures=ended.figures,
             val=val,
             is_main_process=main,
@@ -107,6 +131,8 @@ def run_training(
             write_atomically(out / "README.md", model_card(settings, result.as_json()))
             record = {"status": "finished", "config": settings, "inputs": plan.inputs, "result": result.as_json()}
             write_json(out / RUN_FILE, record)
+        # The next stage of a pipeline reads what the main process has written.
+        processes.wait_for_everyone()
         return result
 
 

@@ -83,7 +83,7 @@ def test_a_frozen_tower_has_no_policy() -> None:
 
 
 def test_a_network_without_dropout_refuses() -> None:
-    with pytest.raises(ConfigError, match="text.dropout_policy"):
+    with pytest.raises(ConfigError, match=r"text\.dropout_policy"):
         apply_dropout(nn.Linear(2, 2), DropoutConfig(policy="adaptive"))
 
 

@@ -1,0 +1,197 @@
+"""Pipelines of stages as `dalr train` runs them: each stage's config checked first, then each carried out."""
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dalr.config import parse_config
+from dalr.devices import on_cpu
+from dalr.errors import ConfigError
+from dalr.evaluation.leaks import LeakCheck
+from dalr.files import hash_json, write_json
+from dalr.model import DualEncoder, ModelConfig
+from dalr.run.assembly import Plan, Progress, choose_evaluation
+from dalr.run.config import DataSection, EvaluationConfig, RunConfig
+from dalr.run.texts import read_texts
+from dalr.run.training import carry_out, run_training, write_bad_rows
+from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
+from dalr.simcse.multitask import TaskObjective, TasksConfig, evaluate_tasks, save_heads, task_rows
+from dalr.simcse.pipeline import PipelineResult, run_pipeline
+from dalr.simcse.stages import KINDS, PipelineConfig
+from dalr.simcse.tasks import read_task
+from dalr.training_data import TrainingData
+
+Event = dict[str, Any]
+
+
+def run_stages(
+    config: PipelineConfig,
+    out: str | Path,
+    *,
+    source: str = "config",
+    progress: Callable[[Event], None] | None = None,
+    embedding: Progress | None = None,
+    finished: Callable[[PipelineResult], None] = lambda result: None,
+    dry_run: bool = False,
+) -> PipelineResult:
+    """Run a pipeline into the folder `out`, from where an earlier call with the same config stopped.
+
+    Every stage's config is checked before the first is trained; with `dry_run` nothing else happens. `progress` gets
+    each logged event, `finished` what there is after each stage. Raises as `run_training` does.
+    """
+    from accelerate import PartialState
+
+    main, out = PartialState(cpu=on_cpu()).is_main_process, Path(out)
+    for number, name in enumerate(config.names):
+        stage_config(config, name, config.values(name, "the stage before" if number else None), source)
+    if dry_run:
+        return PipelineResult(str(out), "checked", {}, [])
+    settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
+    method = stage_config(config, config.names[0], config.values(config.names[0]), source).objective
+    evaluate, _ = choose_evaluation(method, None, None, settings.sts, settings.pairs)
+
+    def run_stage(name: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+        parsed = stage_config(config, name, values, source)
+        kind = config.kind(name)
+        if kind in ("whiten", "centre"):
+            return fit_stage(parsed, kind, config.stages[name].dim, folder)
+        if kind == "tasks":
+            stage = config.stages[name]
+            return tasks_stage(parsed, TasksConfig(tasks=stage.tasks, sampling=stage.sampling), folder, progress)
+        result = run_training(parsed, folder, progress=progress, embedding=embedding)
+        return _counts(result.as_json())
+
+    def start() -> DualEncoder | None:
+        first = parse_config(ModelConfig, config.values(config.names[0])["model"], source)
+        return None if first.text is None or first.text.name == "new" else DualEncoder.build(first)
+
+    with lock_run(out) if main else contextlib.nullcontext():
+        return run_pipeline(
+            config,
+            out,
+            run_stage=run_stage,
+            measure=evaluate if evaluate is not None else lambda model: {},
+            start=start,
+            is_main=main,
+            finished=finished,
+        )
+
+
+def stage_config(config: PipelineConfig, name: str, values: dict[str, Any], source: str) -> RunConfig:
+    """The typed training config of a stage. Raises ConfigError that names the stage."""
+    kind = config.kind(name)
+    where = f"{source}: stages.{name}"
+    reads = KINDS[kind].reads
+    parse_config(DataSection, values["data"], f"{where}.data")
+    if reads and not values["data"].get(reads):
+        raise ConfigError(f"{where}.data.{reads}: a stage of kind {kind} reads it; name a file")
+    if kind == "tasks":
+        # It brings its own data and losses; the rest of the sections are checked as those of any run.
+        values = {**values, "data": {"corpus": "the tasks' own files"}, "objective": {"name": "simcse"}}
+    else:
+        # What other kinds of stage read may stand in the sections that all share.
+        others = {other.reads for other in KINDS.values()} - {reads, ""}
+        values = {**values, "data": {key: value for key, value in values["data"].items() if key not in others}}
+        if kind in ("whiten", "centre"):
+            values["objective"] = {"name": "simcse"}
+    return parse_config(RunConfig, values, where)
+
+
+def tasks_stage(
+    config: RunConfig, tasks: TasksConfig, out: Path, progress: Callable[[Event], None] | None
+) -> dict[str, Any]:
+    """Train the tasks of the minBERT setting and keep their heads beside the model."""
+    settings = {**config.model_dump(mode="json"), "tasks": tasks.model_dump(mode="json")}
+    built: list[TaskObjective] = []
+
+    def build() -> Plan:
+        plan, objective = assemble_tasks(config, tasks)
+        built.append(objective)
+        return plan
+
+    result = carry_out(settings, out, build, progress=progress)
+    if built and result.is_main_process:
+        save_heads(built[0], out)
+    return _counts(result.as_json())
+
+
+def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> tuple[Plan, TaskObjective]:
+    """Read the tasks' files and build model, heads and evaluation."""
+    check = LeakCheck.load(config.leaks)
+    parts = {}
+    for name, task in tasks.tasks.items():
+        train, dev, some = read_task(task, config.train.seed)
+        if check is not None:
+            kept = (
+                check.kept_texts(train.first) if train.second is None else check.kept_pairs(train.first, train.second)
+            )
+            train = train.rows(np.flatnonzero(kept))
+        parts[name] = train, dev, some
+    torch.manual_seed(config.train.seed)
+    model = DualEncoder.build(config.model, corpus=[text for train, _, _ in parts.values() for text in train.first])
+    if model.text is None or model.text.train_mode == "frozen":
+        raise ConfigError("model.text.train: a stage of kind tasks trains the text tower; set it to full or lora")
+    inputs = {"model": model.fingerprint("text")}
+    torch.manual_seed(config.train.seed)
+    objective = TaskObjective(tasks, model.text.width)
+    rows = {name: task_rows(train, model) for name, (train, _, _) in parts.items()}
+    inputs["tasks"] = hash_json([[p.first, p.second, p.target.tolist()] for p, _, _ in parts.values()])
+    data = TrainingData(
+        rows,
+        batch_size=config.train.batch_size // config.train.accumulate,
+        seed=config.train.seed,
+        fingerprint=inputs["tasks"],
+        mix=tasks.mix({name: len(part) for name, part in rows.items()}),
+    )
+    evaluate = partial(evaluate_tasks, objective=objective, parts={name: dev for name, (_, dev, _) in parts.items()})
+    settings = config.train.model_copy(update={"metric": config.train.metric or "average"})
+    bad = [row for *_, some in parts.values() for row in some]
+    count = sum(len(part) for part in rows.values())
+    leaks = check.report.as_json() if check is not None else None
+    return Plan(model, objective, data, settings, evaluate, None, inputs, count, bad, leaks), objective
+
+
+def fit_stage(config: RunConfig, kind: str, dim: int | None, out: Path) -> dict[str, Any]:
+    """Fit whitening or centring to the embeddings of the stage's corpus and save the model with it."""
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=on_cpu())
+    settings = {**config.model_dump(mode="json"), "fit": kind, "dim": dim}
+    record = read_run(out)
+    if record is not None and record["status"] == "finished":
+        check_same_run(record, settings, record.get("inputs", {}), out)
+        return _counts(record["result"])
+    check = LeakCheck.load(config.leaks)
+    texts = read_texts(config.data, check)
+    counts = {
+        "train_rows": len(texts.corpus),
+        "bad_rows": len(texts.bad),
+        "leaks": check.report.as_json() if check is not None else None,
+    }
+    model = DualEncoder.build(config.model.model_copy(update={"text": _frozen(config.model)}))
+    assert model.text is not None
+    if kind == "whiten":
+        model.text.add_whitening(texts.corpus, dim=dim)
+    else:
+        model.text.add_centring(texts.corpus)
+    if processes.is_main_process:
+        write_json(out / RUN_FILE, {"status": "running", "config": settings})
+        write_bad_rows(out / "bad_rows.jsonl", texts.bad)
+        model.save_pretrained(out)
+        write_json(out / RUN_FILE, {"status": "finished", "config": settings, "result": counts})
+    processes.wait_for_everyone()
+    return counts
+
+
+def _frozen(model: ModelConfig) -> Any:
+    assert model.text is not None
+    return model.text.model_copy(update={"train": "frozen"})
+
+
+def _counts(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("steps", "seconds", "train_rows", "bad_rows", "leaks") if name in result}

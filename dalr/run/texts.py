@@ -1,0 +1,133 @@
+"""The texts that a run trains on beside its manifest: read, checked for leaks, and turned into rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dalr.data.manifest import BadRow
+from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, read_scored_pairs
+from dalr.data.texts import read_corpus, read_triplets
+from dalr.errors import DataError
+from dalr.evaluation.leaks import LeakCheck, chosen
+from dalr.features.store import ProgressSink
+from dalr.files import hash_json
+from dalr.model import DualEncoder
+from dalr.objectives import Rows
+from dalr.objectives.batch import Column
+from dalr.run.config import DataSection
+from dalr.training_data import text_column, text_rows
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """The text-only training set: one of triplets, scored pairs and a corpus; and the rows that cannot be used.
+
+    The scores of `pairs` are brought to 0 … 1.
+    """
+
+    corpus: list[str] = field(default_factory=list)
+    triplets: tuple[list[str], ...] | None = None
+    pairs: ScoredPairs | None = None
+    bad: list[BadRow] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.corpus or self.triplets or self.pairs)
+
+    def anchors(self, captions: Sequence[str | None] = ()) -> list[str]:
+        """The first text of every row; the captions of a manifest where there is nothing else."""
+        if self.triplets is not None:
+            return self.triplets[0]
+        if self.pairs is not None:
+            return self.pairs.first
+        return self.corpus or [text for text in captions if text]
+
+    def everything(self) -> list[str]:
+        """All texts, for a tokenizer that is built from them."""
+        sides = self.triplets or ((self.pairs.first, self.pairs.second) if self.pairs else ())
+        return [*self.corpus, *(text for side in sides for text in side)]
+
+    def fingerprint(self) -> str:
+        """32 hex digits over what is trained on."""
+        scored = [[self.pairs.first, self.pairs.second, self.pairs.score]] if self.pairs else []
+        return hash_json([self.corpus, self.triplets, *scored])
+
+
+def read_texts(data: DataSection, leaks: LeakCheck | None) -> TrainingTexts:
+    """The corpus, triplets or scored pairs that `data` names, less what leaks.
+
+    Raises DataError for files that cannot be read, or where nothing is left.
+    """
+    found = _read(data)
+    if leaks is None:
+        return found
+    if found.triplets is not None:
+        kept = leaks.kept_texts(*found.triplets)
+        found = replace(found, triplets=tuple(chosen(side, kept) for side in found.triplets))
+    elif found.pairs is not None:
+        kept = leaks.kept_pairs(found.pairs.first, found.pairs.second)
+        first, second = chosen(found.pairs.first, kept), chosen(found.pairs.second, kept)
+        scores = [score for score, keep in zip(found.pairs.score, kept, strict=True) if keep]
+        found = replace(found, pairs=ScoredPairs(first, second, scores))
+    elif found.corpus:
+        kept = leaks.kept_texts(found.corpus)
+        found = replace(found, corpus=chosen(found.corpus, kept))
+    else:
+        return found
+    if not kept.any():
+        raise DataError(
+            f"leaks: all {len(kept):,} training rows stand in the test or dev sets; train on other data, or set "
+            "leaks.drop=false"
+        )
+    return found
+
+
+def _read(data: DataSection) -> TrainingTexts:
+    if data.triplets:
+        triplets, bad = read_triplets(data.triplets)
+        return TrainingTexts(triplets=triplets, bad=bad)
+    if data.scores:
+        pairs, bad = ScoredPairs(), []
+        for source in data.scores:
+            some, refused = read_scaled(source)
+            pairs.first.extend(some.first)
+            pairs.second.extend(some.second)
+            pairs.score.extend(some.score)
+            bad += refused
+        return TrainingTexts(pairs=pairs, bad=bad)
+    if data.corpus:
+        corpus, bad = read_corpus(data.corpus)
+        return TrainingTexts(corpus, bad=bad)
+    return TrainingTexts()
+
+
+def read_scaled(source: ScoresConfig) -> tuple[ScoredPairs, list[BadRow]]:
+    """The scored pairs of one file with their scores brought to 0 … 1."""
+    pairs, bad = read_scored_pairs(source.path, low=source.low, high=source.high)
+    width = source.high - source.low
+    return replace(pairs, score=[(score - source.low) / width for score in pairs.score]), bad
+
+
+def sentence_rows(
+    texts: TrainingTexts,
+    data: DataSection,
+    captions: Sequence[str | None],
+    model: DualEncoder,
+    cache: Path | None,
+    progress: ProgressSink | None,
+) -> Rows:
+    """The rows of the text-only training set: triplets, scored pairs, the corpus, or else the captions."""
+    rows = text_rows(texts.anchors(captions), model, cache=cache, progress=progress, prompt=data.anchor_prompt)
+
+    def partners(side: Sequence[str]) -> Column:
+        return text_column(side, model, cache, progress, data.partner_prompt)
+
+    if texts.triplets is not None:
+        positive, negative = texts.triplets[1:]
+        return replace(rows, positive=partners(positive), negative=partners(negative))
+    if texts.pairs is not None:
+        target: npt.NDArray[np.float32] = np.array(texts.pairs.score, dtype=np.float32)
+        return replace(rows, positive=partners(texts.pairs.second), target_N=target)
+    return rows
