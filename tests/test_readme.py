@@ -6,6 +6,7 @@ leave what they promise; the Python example runs as it stands; every picture tha
 in its table is one of `dalr`, and none is missing.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,8 @@ from PIL import Image
 
 from dalr.cli import main
 from dalr.cli.report import NEXT
+from dalr.config import apply_overrides, parse_config, read_yaml
+from dalr.simcse.stages import PipelineConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +32,35 @@ TINY = ["train.steps=2", "train.batch_size=8", "train.evaluate_every=1", "model.
 
 def shell_lines() -> list[str]:
     return [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line]
+
+
+def sentence_lines() -> list[str]:
+    """The commands of the section on sentences, which need the real data."""
+    section = README.partition("## Sentences alone")[2].partition("\n## ")[0]
+    return [line for block in re.findall(r"^```bash\n(.*?)^```", section, re.M | re.S) for line in block.splitlines()]
+
+
+@pytest.fixture
+def sliced_data(data_dir: Path, tmp_path: Path) -> Path:
+    """The real data cut to a few lines a file; of a fixed order, those that name classes with every class in it."""
+    target = tmp_path / "data"
+    for folder in ("sts", "transfer", "minbert", "snli"):
+        for path in (data_dir / folder).rglob("*"):
+            if path.is_file():
+                lines = path.read_bytes().splitlines(keepends=True)
+                (target / path.relative_to(data_dir)).parent.mkdir(parents=True, exist_ok=True)
+                (target / path.relative_to(data_dir)).write_bytes(b"".join(lines[:120]))
+    for name in ("train_5500.label", "TREC_10.label"):
+        lines = (data_dir / "transfer/TREC" / name).read_bytes().splitlines(keepends=True)
+        by_class = sorted(lines, key=lambda line: line.split(b":")[0])
+        chosen = [line for n, line in enumerate(by_class) if n % 40 == 0] + [
+            line for line in lines if line[:4] == b"ABBR"
+        ]
+        (target / "transfer/TREC" / name).write_bytes(b"".join(chosen[:300]))
+    captions = (data_dir / "flickr8k/captions_without_images.txt").read_text().splitlines()[:200]
+    (target / "flickr8k").mkdir()
+    (target / "flickr8k/captions_without_images.txt").write_text("\n".join(captions))
+    return target
 
 
 @pytest.fixture
@@ -72,7 +104,7 @@ def test_the_scripts_explain_themselves(line: str) -> None:
 def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in shell_lines():
         arguments = shlex.split(line)
-        if arguments[0] == "dalr":
+        if arguments[0] == "dalr" and line not in sentence_lines():
             assert call(monkeypatch, arguments + (TINY if arguments[1] == "train" else [])) == 0, line
     for left in ("runs/mine/model.json", "runs/store/catalogue.json", "summary.html"):
         assert (own_folder / left).is_file()
@@ -81,6 +113,26 @@ def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.Mo
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["texts"].shape == names["images"].shape  # type: ignore[attr-defined]
+
+
+@pytest.mark.data
+def test_the_commands_for_sentences(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = sentence_lines()
+    assert len(lines) > 5
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DALR_DATA", str(sliced_data))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    tiny = ["model.text.name=new", "model.text.max_length=64", "train.batch_size=8", "leaks.drop=false"]
+    for line in lines:
+        arguments = shlex.split(os.path.expandvars(line))
+        if arguments[1] == "train":
+            names = parse_config(PipelineConfig, apply_overrides(read_yaml(arguments[2]), [])).names
+            arguments += [*tiny, *(f"stages.{name}.train={{steps: 2}}" for name in names)]
+        elif arguments[2] == "transfer":
+            arguments += ["--folds", "2"]
+        assert call(monkeypatch, arguments) == 0, line
+    for left in ("runs/sentences/stages/3-sup/model.json", "runs/hard-negatives.csv", "runs/tasks/model.json"):
+        assert (tmp_path / left).is_file()
 
 
 def test_the_summary_page_says_the_same() -> None:

@@ -1,0 +1,39 @@
+"""The pages under docs/.
+
+Invariants: every Python block runs as it stands; every YAML block is part of a pipeline config that parses whole, with
+all its stages; every file that a page links is there.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dalr.simcse.stages import merged
+from tests.test_configs import check_whole
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCKS = [
+    pytest.param(kind, code, id=f"{page.stem}-{kind}-{number}")
+    for page in PAGES
+    for number, (kind, code) in enumerate(re.findall(r"^```(python|yaml)\n(.*?)^```", page.read_text(), re.M | re.S))
+]
+
+
+@pytest.mark.parametrize(("kind", "code"), BLOCKS)
+def test_a_block_works(kind: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "yaml":
+        monkeypatch.setenv("DALR_DATA", "data")
+        base = yaml.safe_load((ROOT / "configs/simcse-2tier.yaml").read_text())
+        check_whole(merged(base, yaml.safe_load(code)))
+    else:
+        monkeypatch.chdir(tmp_path)
+        exec(compile(code, "docs", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_linked_is_there(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in link]
+    assert all((page.parent / link).exists() for link in links)
