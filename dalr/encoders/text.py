@@ -67,7 +67,7 @@ def build_text_encoder(config: TextConfig, corpus: Iterable[str] | None = None) 
     Raises ModelError for a name that cannot be loaded as a text encoder, ConfigError for options that do not fit
     it, MissingExtraError for LoRA without peft.
     """
-    parts = new_text(config.new, corpus) if config.name == "new" else _load(resolve_name(config.name), config)
+    parts = new_text(_new(config), corpus) if config.name == "new" else _load(resolve_name(config.name), config)
     spec = parts.spec.model_dump()
     if config.pooling is not None:
         spec["pooling"] = (config.pooling,) if isinstance(config.pooling, str) else tuple(config.pooling)
@@ -100,6 +100,10 @@ def load_text_encoder(
 ) -> TextEncoder:
     """A tower that `TextEncoder.save` wrote. Raises ModelError when the folder is not one."""
     return build_text_encoder(TextConfig(name=str(Path(folder).resolve()), train=train, lora=lora))
+
+
+def _new(config: TextConfig) -> NewTextConfig:
+    return config.new if config.dropout is None else config.new.model_copy(update={"dropout": config.dropout})
 
 
 def _load(name: EncoderName, config: TextConfig) -> TextParts:

@@ -28,6 +28,8 @@ from dalr.errors import ConfigError, ModelError
 from dalr.files import write_json
 
 logger = logging.getLogger(__name__)
+# A training batch with more than so many places a token is run in parts of at most so many places.
+PADDING_LIMIT, TRAINING_TOKENS = 2.0, 512
 Progress = Callable[[int, int], None]
 
 
@@ -108,7 +110,32 @@ class TextEncoder(Tower):
         return {**batch, "pooling_mask": pooling_mask_BL} if shape.selects else batch
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
-        """What `collate` returned, on the tower's device → h_BH."""
+        """What `collate` returned, on the tower's device → h_BH.
+
+        In training on a CPU a batch that is mostly padding is run in parts of like length; on a GPU one call is faster.
+        """
+        parts = self._parts(tokens["attention_mask"])
+        if len(parts) == 1:
+            return self._embed(tokens)
+        found = [
+            self._embed({name: value[rows, :longest] for name, value in tokens.items()}) for rows, longest in parts
+        ]
+        order = torch.cat([rows for rows, _ in parts])
+        return torch.cat(found)[order.argsort()]
+
+    def _parts(self, mask_BL: Tensor) -> list[tuple[Tensor, int]]:
+        """(row numbers, longest) of the parts in which a batch is run."""
+        whole = [(torch.arange(len(mask_BL)), mask_BL.shape[1])]
+        steady = self.spec.fixed_length or self.pad_to_multiple_of > 1  # compiled code is made for whole shapes
+        if steady or not self.training or mask_BL.device.type != "cpu":
+            return whole
+        lengths = mask_BL.sum(dim=1)
+        if mask_BL.numel() <= PADDING_LIMIT * int(lengths.sum()):
+            return whole
+        packed = packed_batches(lengths.tolist(), TRAINING_TOKENS)
+        return [(torch.tensor(rows), int(lengths[rows].max())) for rows in packed]
+
+    def _embed(self, tokens: dict[str, Tensor]) -> Tensor:
         inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         states = self.backbone.states(inputs, self.pooling.needs_lower, self.pooling.needs_own)
         mask_BL = tokens.get("pooling_mask", tokens["attention_mask"])

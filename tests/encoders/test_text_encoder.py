@@ -235,3 +235,42 @@ def test_names_that_are_no_text_encoder(timm_dir: Path, vit_dir: Path, tmp_path:
         build_text_encoder(TextConfig(name=str(vit_dir)))
     with pytest.raises(ModelError, match="not an encoder folder that dalr knows"):
         build_text_encoder(TextConfig(name=str(tmp_path)))
+
+
+def test_a_padded_training_batch_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradient as in one call, fewer places computed; in evaluation and with little padding one call."""
+    from dalr.encoders import text_encoder
+    from tests.tiny_catalogue import TEXT
+
+    settings = TEXT.model_copy(update={"dropout": 0.0})
+    encoder = build_text_encoder(settings, ["a red dress", "a blue lamp"])
+    texts = ["a " * (2 + 2 * (row % 3)) + "lamp" for row in range(30)] + ["a " * 60]
+    tokens = encoder.collate(encoder.tokenize(texts))
+    places: list[int] = []
+    plain = encoder.backbone.states
+
+    def counted(inputs: dict[str, torch.Tensor], *wanted: bool) -> object:
+        places.append(inputs["input_ids"].numel())
+        return plain(inputs, *wanted)
+
+    monkeypatch.setattr(encoder.backbone, "states", counted)
+    found = []
+    for limit in (1.5, 1e9):
+        monkeypatch.setattr(text_encoder, "PADDING_LIMIT", limit)
+        monkeypatch.setattr(text_encoder, "TRAINING_TOKENS", 128)
+        encoder.train().zero_grad()
+        output = encoder(tokens)
+        (output * torch.arange(len(texts))[:, None]).sum().backward()
+        found.append(
+            (output.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
+        )
+    assert len(places) > 2
+    assert sum(places[:-1]) < places[-1] / 2
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-4)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-3, rtol=1e-3)
+    monkeypatch.setattr(text_encoder, "PADDING_LIMIT", 1.5)
+    places.clear()
+    encoder.eval()(tokens)
+    encoder.train()(encoder.collate(encoder.tokenize(texts[:30:3])))
+    assert len(places) == 2
