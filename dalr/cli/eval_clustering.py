@@ -33,7 +33,8 @@ def clustering(
     --json prints: v_measure (mean over seeds), sd, v_measures (each), homogeneity and completeness (means), all in
     percent; texts, classes, largest_class (percent of the texts), definition, bad (rows left out).
     """
-    from dalr.evaluation.clustering import evaluate_clustering, read_named_classes
+    from dalr.data.labelled_texts import read_named_classes
+    from dalr.evaluation.clustering import evaluate_clustering
 
     texts, labels, bad = read_named_classes(data, text_column, label_column)
     encoder = load_sentence_model(model, device, truncate_dim=truncate_dim, int8=int8, cache=cache)

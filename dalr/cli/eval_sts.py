@@ -1,5 +1,6 @@
 """`dalr eval sts`: how well the cosines of sentence pairs follow people's scores."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ def sts(
 
 def _show(found: dict[str, Any]) -> None:
     from dalr.cli.tables import show_table
+    from dalr.evaluation.sts import YEARS
 
     rows = [
         [name, f"{found[name]:.2f}", f"{found['pearson'][name]:.2f}", f"{count:,}"]
@@ -74,5 +76,9 @@ def _show(found: dict[str, Any]) -> None:
     for name, one in (found["dev"] | found["files"]).items():
         rows.append([name, f"{one['spearman']:.2f}", f"{one['pearson']:.2f}", f"{one['pairs']:,}"])
     show_table(f"× 100, subsets: {found['aggregate']}", ["set", "Spearman", "Pearson", "pairs"], rows)
+    dropped: Counter[str] = Counter()
     for file, count in found["dropped"].items():
-        typer.echo(f"left out of {file}: {count:,} (a blank, unreadable or impossible score, or an empty sentence)")
+        # A year's subsets together: most lines of STS15 and STS16 have no score.
+        dropped[file.partition("/")[0] if file.startswith(YEARS) else file] += count
+    for name, count in dropped.items():
+        typer.echo(f"left out of {name}: {count:,} (a blank, unreadable or impossible score, or an empty sentence)")

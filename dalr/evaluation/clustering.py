@@ -4,58 +4,17 @@ Legend: N texts · H width of an embedding
 """
 
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dalr.data.annotated import find_column, read_table, refuse_nothing_usable
-from dalr.data.labelled_texts import LABEL_NAMES, TEXT_NAMES
-from dalr.data.records import BadRow
 from dalr.errors import DataError
 from dalr.evaluation.sentences import ProgressSink, SentenceModel, embed_sentences, unit_rows
 
 Array = npt.NDArray[Any]
 # As MTEB sets it up.
 BATCH = 500
-
-
-def read_named_classes(
-    path: str | Path, text: str | None = None, label: str | None = None
-) -> tuple[list[str], list[str], list[BadRow]]:
-    """Texts, the name of each one's class (any text or number as it is written), and the rows that lack one of them.
-
-    Args:
-        path: CSV, TSV or JSON Lines with a heading.
-        text, label: the columns; guessed by name if not given.
-
-    Raises DataError for a file that is missing, has not these columns, or holds no usable row.
-    """
-    path = Path(path)
-    part = read_table(path)
-    columns = {
-        "texts": (find_column(part, TEXT_NAMES, text, path), TEXT_NAMES, "--text-column"),
-        "classes": (find_column(part, LABEL_NAMES, label, path), LABEL_NAMES, "--label-column"),
-    }
-    for what, (found, names, option) in columns.items():
-        if found is None:
-            raise DataError(
-                f"{path}: found no column of {what} among {', '.join(map(repr, part.columns)) or 'none'}; expected "
-                f"one of {', '.join(names)}, or name it with {option}"
-            )
-    texts, labels = [], []
-    chosen = (part.columns[str(found)] for found, _, _ in columns.values())
-    for line, *cells in zip(part.rows, *chosen, strict=True):
-        content, name = ("" if cell is None else str(cell).strip() for cell in cells)
-        if content and name:
-            texts.append(content)
-            labels.append(name)
-        else:
-            part.refuse(line, "has no class" if content else "has no text")
-    if not texts:
-        raise refuse_nothing_usable(path, "labelled text", part.bad)
-    return texts, labels, sorted(part.bad, key=lambda row: row.row)
 
 
 def evaluate_clustering(

@@ -141,7 +141,7 @@ def test_labelled_texts_keep_what_can_be_used(tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text('{"words": "a b", "kind": 1}\n{"words": "c", "kind": true}\n')
     assert read_labelled_texts(own, text="words", label="kind") == (["a b", "c"], [1, 1], [])
-    with pytest.raises(DataError, match="found no column of texts and class numbers among 'words', 'kind'"):
+    with pytest.raises(DataError, match="found no column of texts and classes among 'words', 'kind'"):
         read_labelled_texts(own)
     own.write_text('{"text": "a b", "label": "one"}\n')
     with pytest.raises(

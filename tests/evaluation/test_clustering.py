@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dalr.data.labelled_texts import read_named_classes
 from dalr.errors import DataError
-from dalr.evaluation.clustering import evaluate_clustering, read_named_classes, v_measures
+from dalr.evaluation.clustering import evaluate_clustering, v_measures
 
 
 class Places:
