@@ -29,7 +29,7 @@ from dalr.files import write_json
 
 logger = logging.getLogger(__name__)
 # A training batch with more than so many places a token is run in parts of at most so many places.
-PADDING_LIMIT, TRAINING_TOKENS = 2.0, 512
+PADDING_LIMIT, TRAINING_TOKENS = 2.1, 512
 Progress = Callable[[int, int], None]
 
 

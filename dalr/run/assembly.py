@@ -1,5 +1,6 @@
 """From a RunConfig to everything a run needs: data read, model and method built, evaluation chosen."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from dalr.run.texts import read_texts, sentence_rows
 from dalr.trainer import TrainConfig
 from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys
 
+logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
@@ -153,7 +155,11 @@ def choose_evaluation(
         measures.append(partial(sts_dev, folder=Path(sts)))
         default = "sts_dev"
     for name, source in (pairs or {}).items():
-        scored, _ = read_scored_pairs(source.path, low=source.low, high=source.high)
+        scored, bad = read_scored_pairs(source.path, low=source.low, high=source.high)
+        if bad:
+            logger.warning(
+                "evaluation.pairs.%s: %d rows left out; the first, %s: %s", name, len(bad), bad[0].where, bad[0].reason
+            )
         measures.append(partial(named_pairs, name=name, pairs=scored))
         default = default or f"{name}.spearman"
     if dev is not None and objective.uses_images:
