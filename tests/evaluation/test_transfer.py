@@ -378,7 +378,7 @@ def test_minilm_on_slices_of_the_real_sets(data_dir: Path, minilm_dir: Path) -> 
     from dalr.model import DualEncoder
 
     model = DualEncoder.from_pretrained(minilm_dir)
-    found = evaluate_transfer(model, data_dir / "transfer", tasks=["SUBJ", "MPQA"], folds=3, max_train=600)
-    # With all rows: SUBJ 92, MPQA 88.
-    assert found["SUBJ"] > 85
+    found = evaluate_transfer(model, data_dir / "transfer", tasks=["MPQA", "TREC"], folds=3, max_train=600)
+    # With all rows: MPQA 87.5, TREC 89.2.
     assert found["MPQA"] > 78
+    assert found["TREC"] > 70
