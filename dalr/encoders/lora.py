@@ -31,12 +31,16 @@ def add_lora(module: nn.Module, config: LoraConfig) -> None:
 
     targets = _targets(module, config.targets)
     module.requires_grad_(False)
-    peft.inject_adapter_in_model(
-        peft.LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
-        ),
-        module,
+    transposed = any(type(module.get_submodule(name)).__name__ == "Conv1D" for name in targets)
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        bias="none",
+        fan_in_fan_out=transposed,
     )
+    peft.inject_adapter_in_model(settings, module)
 
 
 def merged_state(module: nn.Module) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path
         "seconds",
         "train_rows",
         "bad_rows",
+        "leaks",
         "figures",
         "val",
     }
