@@ -12,7 +12,7 @@ _HOME = {
     "DualEncoder": "dalr.model",
     "ModelConfig": "dalr.model",
     "Trainer": "dalr.trainer",
-    "TrainConfig": "dalr.trainer",
+    "TrainConfig": "dalr.train_config",
     "DALRTrainer": "dalr.run.dalr_trainer",
     "RunConfig": "dalr.run",
     "load_config": "dalr.config",
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from dalr.model import DualEncoder, ModelConfig
     from dalr.run import RunConfig
     from dalr.run.dalr_trainer import DALRTrainer
-    from dalr.trainer import TrainConfig, Trainer
+    from dalr.train_config import TrainConfig
+    from dalr.trainer import Trainer
 
 
 def __getattr__(name: str) -> Any:

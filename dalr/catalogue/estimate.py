@@ -19,7 +19,8 @@ from dalr.data.manifest import Manifest
 from dalr.errors import DataError
 from dalr.model import DualEncoder
 from dalr.objectives import Objective
-from dalr.trainer import TrainConfig, TrainData, Trainer
+from dalr.train_config import TrainConfig
+from dalr.trainer import TrainData, Trainer
 
 IMAGES, TEXTS = 48, 256
 WARM_UP = 2

@@ -24,7 +24,7 @@ from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import Features, Kind, Objective, ObjectiveConfig, Rows, build_objective
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
-from dalr.trainer import TrainConfig
+from dalr.train_config import TrainConfig
 from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from dalr.model import ModelConfig
 from dalr.noise import NoiseConfig
 from dalr.objectives import ObjectiveConfig
 from dalr.teachers import TeacherConfig
-from dalr.trainer import TrainConfig
+from dalr.train_config import TrainConfig
 
 
 class DataSection(DataConfig):

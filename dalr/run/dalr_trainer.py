@@ -15,7 +15,8 @@ from dalr.noise import NoiseConfig
 from dalr.objectives import Kind, ObjectiveConfig, Rows, build_objective
 from dalr.run.assembly import choose_evaluation, pair_weights, standardise_heads
 from dalr.teachers import TeacherConfig
-from dalr.trainer import TrainConfig, Trainer
+from dalr.train_config import TrainConfig
+from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, add_teachers, pair_rows, text_rows
 
 

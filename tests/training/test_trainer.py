@@ -22,7 +22,8 @@ from dalr.files import hash_tensors
 from dalr.model import DualEncoder, ModelConfig
 from dalr.objectives import ObjectiveConfig, Rows, build_objective
 from dalr.schedule import learning_rate_factor
-from dalr.trainer import TrainConfig, Trainer
+from dalr.train_config import TrainConfig
+from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, pair_rows
 from dalr.training_log import read_log
 

@@ -1,0 +1,54 @@
+"""How to train: the schedule and everything around it, for every method alike."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dalr.config import Config
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainConfig(Config):
+    """How to train. Rates are peaks of the schedule; counts are of optimizer steps; `batch_size` is global.
+
+    `accumulate` cuts a step's batch into contrastive batches of their own whose losses are averaged (no shared
+    negatives); `chunk` is the cached two-pass step, which keeps all negatives and holds `chunk` rows in memory.
+    """
+
+    seed: int = 0
+    epochs: Annotated[float, Field(gt=0)] = 10
+    steps: Count | None = None
+    batch_size: Count = 256
+    accumulate: Count = 1
+    chunk: Count | None = None
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    text_lr: Annotated[float, Field(gt=0)] = 5e-5
+    image_lr: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup: Share = 0.1
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    ema: Share | None = None
+    metric: str | None = None
+    greater_is_better: bool = True
+    evaluate_every: Count | None = None
+    patience: Count | None = None
+    checkpoint_every: Count | None = None
+    keep: Count = 2
+    log_every: Count = 10
+    gradient_norms_every: Count | None = 100
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.chunk and self.accumulate > 1:
+            raise ValueError("train.chunk and train.accumulate exclude each other: set train.accumulate=1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
+        return self
