@@ -109,7 +109,9 @@ def _explain(kind: type[BaseModel], error: Mapping[str, Any], source: str) -> st
     parents, _ = _fields_at(kind, location)
     message = error["msg"].removeprefix("Value error, ")
     given = "" if error["type"] in ("missing", "value_error") else f" (given: {error.get('input')!r})"
-    return f"{source}: {'.'.join(parents) or 'config'}: {message}{given}"
+    # A check of the whole config names its keys itself.
+    where = f"{'.'.join(parents)}: " if parents else ""
+    return f"{source}: {where}{message}{given}"
 
 
 def _fields_at(kind: type[BaseModel], location: Sequence[Any]) -> tuple[list[str], list[str]]:

@@ -22,14 +22,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Learn, check and search image–text catalogues.",
 )
-eval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a model.")
-bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Time and memory against plain code.")
+eval_app = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode=None, help="Measure a model.")
+bench_app = typer.Typer(
+    name="bench", no_args_is_help=True, rich_markup_mode=None, help="Time and memory against plain code."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as `dalr NAME`; its DalrErrors become one line on stderr and their exit code."""
+    """Register a function as `dalr NAME` (or `dalr GROUP NAME`); its DalrErrors become one line and their exit code."""
+    spoken = f"{group.info.name} {name}" if isinstance(group.info.name, str) else name
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -37,14 +40,14 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
             try:
                 return function(*args, **kwargs)
             except DalrError as error:
-                print(f"dalr {name}: {error}", file=sys.stderr)
+                print(f"dalr {spoken}: {error}", file=sys.stderr)
                 raise typer.Exit(error.exit_code) from None
             except BrokenPipeError:
                 # The reader of a pipe (`| head`) has gone: not an error, and nothing more can be printed.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
             except KeyboardInterrupt:
-                print(f"dalr {name}: interrupted", file=sys.stderr)
+                print(f"dalr {spoken}: interrupted", file=sys.stderr)
                 raise typer.Exit(130) from None
 
         group.command(name)(guarded)
@@ -79,6 +82,6 @@ def main() -> None:
         train,
     )
 
-    app.add_typer(eval_app, name="eval")
-    app.add_typer(bench_app, name="bench")
+    app.add_typer(eval_app)
+    app.add_typer(bench_app)
     app()
