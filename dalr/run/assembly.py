@@ -34,7 +34,7 @@ SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs, read and built."""
+    """Everything a run needs, read and built; `save` writes what belongs beside the model into the run folder."""
 
     model: DualEncoder
     objective: Objective
@@ -46,6 +46,7 @@ class Plan:
     train_rows: int
     bad: list[BadRow]
     leaks: dict[str, Any] | None = None
+    save: Callable[[Path], None] | None = None
 
 
 def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:

@@ -107,20 +107,11 @@ def tasks_stage(
 ) -> dict[str, Any]:
     """Train the tasks of the minBERT setting and keep their heads beside the model."""
     settings = {**config.model_dump(mode="json"), "tasks": tasks.model_dump(mode="json")}
-    built: list[TaskObjective] = []
-
-    def build() -> Plan:
-        plan, objective = assemble_tasks(config, tasks)
-        built.append(objective)
-        return plan
-
-    result = carry_out(settings, out, build, progress=progress)
-    if built and result.is_main_process:
-        save_heads(built[0], out)
+    result = carry_out(settings, out, partial(assemble_tasks, config, tasks), progress=progress)
     return _counts(result.as_json())
 
 
-def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> tuple[Plan, TaskObjective]:
+def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan:
     """Read the tasks' files and build model, heads and evaluation."""
     check = LeakCheck.load(config.leaks)
     parts = {}
@@ -152,8 +143,19 @@ def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> tuple[Plan, TaskObj
     settings = config.train.model_copy(update={"metric": config.train.metric or "average"})
     bad = [row for *_, some in parts.values() for row in some]
     count = sum(len(part) for part in rows.values())
-    leaks = check.report.as_json() if check is not None else None
-    return Plan(model, objective, data, settings, evaluate, None, inputs, count, bad, leaks), objective
+    return Plan(
+        model,
+        objective,
+        data,
+        settings,
+        evaluate,
+        None,
+        inputs,
+        count,
+        bad,
+        leaks=check.report.as_json() if check is not None else None,
+        save=partial(save_heads, objective),
+    )
 
 
 def fit_stage(config: RunConfig, kind: str, dim: int | None, out: Path) -> dict[str, Any]:

@@ -112,6 +112,8 @@ def carry_out(
         val = None
         if main:
             trainer.model.save_pretrained(out)
+            if plan.save is not None:
+                plan.save(out)
             if plan.val is not None:
                 val = evaluate_retrieval(trainer.model, plan.val, cache=cache, progress=embedding)
         result = RunResult(
