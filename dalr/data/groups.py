@@ -63,6 +63,12 @@ def connected_components(ids: Ids) -> Ids:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
+def distinct_texts(texts: Sequence[str]) -> tuple[Ids, list[str]]:
+    """(number of each text, the distinct texts as first written), equal after `normalise_caption`."""
+    ids = _numbers([normalise_caption(text) for text in texts])
+    return ids, [texts[row] for row in np.unique(ids, return_index=True)[1]]
+
+
 def connected_texts(first: Sequence[str], second: Sequence[str]) -> Ids:
     """A label for each of N pairs, int64 (N,), equal for pairs joined by a chain of shared texts (normalised)."""
     from scipy.sparse import coo_matrix, csgraph

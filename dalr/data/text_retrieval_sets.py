@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dalr.data.annotated import number_in
 from dalr.data.delimited import read_delimited
-from dalr.data.groups import normalise_caption
+from dalr.data.groups import distinct_texts, normalise_caption
 from dalr.data.jsonlines import read_jsonl
 from dalr.data.records import BadRow, Part
 from dalr.data.scored_pairs import ScoredPairs, read_scored_pairs
@@ -196,18 +196,6 @@ def read_beir(folder: Path, split: str = "test") -> TextRetrievalSet:
         "the grades. A document with the query's own id is left out for it unless it is judged an answer.",
         bad,
     )
-
-
-def distinct_texts(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """(number of each text, the distinct texts as first written), equal after `normalise_caption`."""
-    numbers: dict[str, int] = {}
-    distinct: list[str] = []
-    ids = np.empty(len(texts), np.int64)
-    for at, text in enumerate(texts):
-        ids[at] = number = numbers.setdefault(normalise_caption(text), len(numbers))
-        if number == len(distinct):
-            distinct.append(text)
-    return ids, distinct
 
 
 def _read_texts(path: Path, columns: Sequence[str], bad: list[BadRow]) -> dict[str, str]:

@@ -100,14 +100,16 @@ class TextEncoder(Tower):
         longest = min(-(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of, self.max_length)
         input_ids_BL = torch.full((len(ids), longest), self.tokenizer.pad_id, dtype=torch.int64)
         attention_mask_BL = torch.zeros((len(ids), longest), dtype=torch.int64)
-        pooling_mask_BL = torch.zeros((len(ids), longest), dtype=torch.int64)
         for row, tokens in enumerate(ids):
             input_ids_BL[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
             attention_mask_BL[row, : len(tokens)] = 1
-            first, stop = shape.pooled(len(tokens))
-            pooling_mask_BL[row, first:stop] = 1
         batch = {"input_ids": input_ids_BL, "attention_mask": attention_mask_BL}
-        return {**batch, "pooling_mask": pooling_mask_BL} if shape.selects else batch
+        if shape.selects:
+            batch["pooling_mask"] = torch.zeros_like(attention_mask_BL)
+            for row, tokens in enumerate(ids):
+                first, stop = shape.pooled(len(tokens))
+                batch["pooling_mask"][row, first:stop] = 1
+        return batch
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         """What `collate` returned, on the tower's device → h_BH.
@@ -115,7 +117,7 @@ class TextEncoder(Tower):
         In training on a CPU a batch that is mostly padding is run in parts of like length; on a GPU one call is faster.
         """
         parts = self._parts(tokens["attention_mask"])
-        if len(parts) == 1:
+        if not parts:
             return self._embed(tokens)
         found = [
             self._embed({name: value[rows, :longest] for name, value in tokens.items()}) for rows, longest in parts
@@ -124,14 +126,13 @@ class TextEncoder(Tower):
         return torch.cat(found)[order.argsort()]
 
     def _parts(self, mask_BL: Tensor) -> list[tuple[Tensor, int]]:
-        """(row numbers, longest) of the parts in which a batch is run."""
-        whole = [(torch.arange(len(mask_BL)), mask_BL.shape[1])]
+        """(row numbers, longest) of the parts in which a batch is run; none where it is run whole."""
         steady = self.spec.fixed_length or self.pad_to_multiple_of > 1  # compiled code is made for whole shapes
         if steady or not self.training or mask_BL.device.type != "cpu":
-            return whole
+            return []
         lengths = mask_BL.sum(dim=1)
         if mask_BL.numel() <= PADDING_LIMIT * int(lengths.sum()):
-            return whole
+            return []
         packed = packed_batches(lengths.tolist(), TRAINING_TOKENS)
         return [(torch.tensor(rows), int(lengths[rows].max())) for rows in packed]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dalr.data.groups import distinct_texts
 from dalr.data.manifest import Manifest
 from dalr.data.scored_pairs import ScoredPairs
-from dalr.data.text_retrieval_sets import distinct_texts
 from dalr.errors import DataError, ModelError
 from dalr.evaluation.embeddings import image_features, text_features
 from dalr.evaluation.relevance import Relevance, relevance

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dalr.config import Config
-from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_benchmark, read_scored_pairs, read_year
+from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs
 from dalr.data.transfer_sets import TRANSFER_TASKS, read_transfer_set
+from dalr.evaluation.sts import DEV_TASKS, TASKS, read_task
 
 Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
@@ -135,15 +136,10 @@ class LeakCheck:
 
 def held_out_sts(folder: str | Path) -> dict[str, ScoredPairs]:
     """The test and dev parts of the STS sets in the SentEval layout, by name; DataError where one is missing."""
-    folder = Path(folder)
-    open_range = {"low": None, "high": None}
     held = {}
-    for year in range(12, 17):
-        held[f"STS{year}"] = joined(read_year(folder / f"STS{year}-en-test", **open_range)[0].values())
-    for part in ("dev", "test"):
-        held[f"STSB-{part}"] = read_benchmark(folder / "STSBenchmark" / f"sts-{part}.csv", **open_range)[0]
-    for part, name in (("dev", "SICK_trial.txt"), ("test", "SICK_test_annotated.txt")):
-        held[f"SICKR-{part}"] = read_scored_pairs(folder / "SICK" / name, **open_range)[0]
+    for task in (*TASKS, *DEV_TASKS):
+        subsets, _ = read_task(folder, task)
+        held[f"{task}-test" if f"{task}-dev" in DEV_TASKS else task] = joined(subsets.values())
     return held
 
 

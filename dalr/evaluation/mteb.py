@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dalr.data.fetch import cache_root
 from dalr.errors import MissingExtraError, ModelError, UsageError, one_line
+from dalr.evaluation.sentences import unit_rows
 from dalr.files import hash_json
 from dalr.model import DualEncoder, Space
 
@@ -80,9 +81,7 @@ class MtebEncoder:
             raise ModelError(f"{task_metadata.name}: the model has no tower for what this task gives it")
         if len(sides) == 1:
             return sides[0]
-        both = sides[0] + sides[1]
-        unit: npt.NDArray[np.float32] = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
-        return unit
+        return unit_rows(sides[0] + sides[1])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Cosine of every row with every row, a tensor (n, m)."""

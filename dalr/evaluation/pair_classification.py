@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.data.text_retrieval_sets import LabelledPairs
-from dalr.evaluation.sentences import ProgressSink, SentenceModel, embed_sentences
+from dalr.evaluation.sentences import ProgressSink, SentenceModel, cosines, embed_sentences
 
 Array = npt.NDArray[Any]
 # Cosines equal to so many decimals are one: rounding in float32 must not make an order out of equal embeddings.
@@ -32,14 +32,6 @@ def evaluate_pairs(
     """
     embedded = embed_sentences(model, [*pairs.first, *pairs.second], progress)
     return pair_figures(cosines(embedded(pairs.first), embedded(pairs.second)), pairs.relevant, resamples, seed)
-
-
-def cosines(first_PD: Array, second_PD: Array) -> Array:
-    """The cosine of each pair, float64 (P,), 0 where a row is zero."""
-    first, second = (np.asarray(side, np.float64) for side in (first_PD, second_PD))
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    found: Array = (first * second).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
-    return found
 
 
 def pair_figures(scores_P: Array, relevant_P: Array, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:

@@ -84,6 +84,14 @@ def unit_rows(h_NH: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return unit
 
 
+def cosines(first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The cosine of each pair of rows, float64 (P,), 0 where a row is zero."""
+    first, second = (np.asarray(side, np.float64) for side in (first_PD, second_PD))
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    found: npt.NDArray[np.float64] = (first * second).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+    return found
+
+
 class StoredSentences:
     """A DualEncoder whose sentence embeddings are kept in a feature store: a second look embeds nothing anew.
 

@@ -23,6 +23,7 @@ from dalr.evaluation.sentences import (
     ProgressSink,
     SentenceModel,
     check_finite,
+    cosines,
     embed_sentences,
 )
 
@@ -182,16 +183,13 @@ def _measured(embedded: Embedded, subsets: Subsets, aggregate: Aggregate) -> dic
 def _correlation(
     measure: Any, first_PD: npt.NDArray[Any], second_PD: npt.NDArray[Any], gold_P: Sequence[float]
 ) -> float:
-    first, second = (np.asarray(side, dtype=np.float64) for side in (first_PD, second_PD))
-    check_finite(first)
-    check_finite(second)
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines = (first * second).sum(axis=1) / np.where(norms > 0, norms, 1.0)
+    check_finite(first_PD)
+    check_finite(second_PD)
     # Rounding in float32 must not make an order out of equal embeddings.
-    cosines = cosines.round(7)
-    if np.ptp(cosines) == 0 or np.ptp(gold_P) == 0:
+    cosine_P = cosines(first_PD, second_PD).round(7)
+    if np.ptp(cosine_P) == 0 or np.ptp(gold_P) == 0:
         return 0.0
-    return round(100 * float(measure(cosines, gold_P).statistic), 4)
+    return round(100 * float(measure(cosine_P, gold_P).statistic), 4)
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:

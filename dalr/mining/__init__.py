@@ -1,6 +1,6 @@
 """Hard negatives: texts near an anchor by any encoder, and yet no positive of it, as far as can be told."""
 
-from dalr.mining.known import KnownPositives, distinct_texts
+from dalr.mining.known import KnownPositives
 from dalr.mining.texts import mine_texts, write_triplets
 from dalr.mining.vectors import Mined, MiningConfig, View, mine_vectors
 
@@ -9,7 +9,6 @@ __all__ = [
     "Mined",
     "MiningConfig",
     "View",
-    "distinct_texts",
     "mine_texts",
     "mine_vectors",
     "write_triplets",

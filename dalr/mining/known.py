@@ -15,16 +15,8 @@ from dalr.data.pairs import Pairs, Texts
 Ints = npt.NDArray[np.int64]
 
 
-def distinct_texts(texts: Texts) -> Texts:
-    """The first text of each normalised form, with its group."""
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts.texts):
-        first.setdefault(normalise_caption(text), row)
-    return Texts([texts.texts[row] for row in first.values()], [texts.group[row] for row in first.values()])
-
-
 class KnownPositives:
-    """Known positives of P pairs among candidates, whose numbers are those of `distinct_texts(candidates)`.
+    """Known positives of P pairs among candidates, whose numbers are those of `distinct_texts(candidates.texts)`.
 
     They are the candidates with the anchor's or the positive's own text, and those that any pair or any group puts
     together with one of these two: pairs that share a text are positives of each other, in both directions. It goes

@@ -4,33 +4,24 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from dalr.data.groups import distinct_texts
 from dalr.data.pairs import Pairs, Texts
 from dalr.data.texts import TRIPLET
 from dalr.errors import DataError
 from dalr.features import embed_texts
+from dalr.features.towers import Encoder
 from dalr.files import write_atomically
-from dalr.mining.known import KnownPositives, distinct_texts
+from dalr.mining.known import KnownPositives
 from dalr.mining.vectors import Mined, MiningConfig, ProgressSink, Rows, View, mine_vectors
 
 SCORES = ("rank", "positive_cosine", "negative_cosine")
 TEACHER_SCORES = ("positive_teacher_cosine", "negative_teacher_cosine")
-
-
-class Encoder(Protocol):
-    """What is asked of a text tower here."""
-
-    @property
-    def width(self) -> int: ...
-
-    def fingerprint(self) -> str: ...
-
-    def encode(self, items: Any) -> npt.NDArray[Any]: ...
 
 
 def mine_texts(
@@ -64,7 +55,7 @@ def mine_texts(
 
     Raises DataError where there is no pair or no candidate, or a text cannot be embedded.
     """
-    distinct = distinct_texts(candidates).texts
+    _, distinct = distinct_texts(candidates.texts)
     if not len(pairs) or not distinct:
         raise DataError(f"{len(pairs)} pairs and {len(distinct)} candidates: there is nothing to mine")
 

@@ -15,7 +15,8 @@ import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_score, recall_score
 
 from dalr.data.text_retrieval_sets import LabelledPairs, label_pairs
-from dalr.evaluation.pair_classification import RankedPairs, cosines, evaluate_pairs, pair_figures
+from dalr.evaluation.pair_classification import RankedPairs, evaluate_pairs, pair_figures
+from dalr.evaluation.sentences import cosines
 
 
 def sample(seed: int, size: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:
