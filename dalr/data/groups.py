@@ -77,7 +77,8 @@ def connected_texts(first: Sequence[str], second: Sequence[str]) -> Ids:
     ends = numbers[: len(first)], numbers[len(first) :]
     size = int(numbers.max(initial=-1)) + 1
     graph = coo_matrix((np.ones(len(first), dtype=np.int8), ends), shape=(size, size))
-    return csgraph.connected_components(graph, directed=False)[1][ends[0]].astype(np.int64)
+    labels = csgraph.connected_components(graph, directed=False)[1]
+    return np.asarray(labels[ends[0]], dtype=np.int64)
 
 
 def carve_dev(ids: Ids, fraction: float, seed: int) -> tuple[Ids, Ids]:
