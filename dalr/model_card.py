@@ -5,16 +5,14 @@ from typing import Any
 
 TEMPLATE = """---
 library_name: dalr
-tags: [image-text, sentence-similarity, retrieval]
+tags: [{tags}]
 ---
 
 # A dalr model
 
-Trained with the objective `{objective}` on `{train}` ({train_rows} rows) for {steps} steps, seed {seed}.
+Trained with {method} on `{data}` ({train_rows} rows) for {steps} steps, seed {seed}.
 
-- Text encoder: `{text}` ({text_train})
-- Image encoder: `{image}` ({image_train})
-- Shared space: {dim} dimensions
+{parts}
 
 {scores}
 
@@ -22,32 +20,55 @@ Trained with the objective `{objective}` on `{train}` ({train_rows} rows) for {s
 from dalr import DualEncoder
 
 model = DualEncoder.from_pretrained("path/to/this/folder")
-texts = model.encode_text(["a red mug"])
-images = model.encode_image(["mug.jpg"])
-print(model.similarity(texts, images))
+{usage}
 ```
 
 The whole config is in `run.json`; `dalr train` with it makes this model again.
 """
 
+PAIR_USAGE = """texts = model.encode_text(["a red mug"])
+images = model.encode_image(["mug.jpg"])
+print(model.similarity(texts, images))"""
+TEXT_USAGE = """texts = model.encode_text(["a red mug", "a mug that is red"])
+print(model.similarity(texts, texts))"""
+
 
 def model_card(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """The card as Markdown, from a run's config and result as plain values."""
     model, data = config["model"], config["data"]
-    text, image = model.get("text") or {}, model.get("image") or {}
+    paired = bool(model.get("image"))
     return TEMPLATE.format(
-        objective=config["objective"]["name"],
-        train=data.get("train") or data.get("corpus") or data.get("triplets"),
+        tags="image-text, sentence-similarity, retrieval" if paired else "sentence-similarity, feature-extraction",
+        method=_method(config),
+        data=_data(data),
         train_rows=result["train_rows"],
         steps=result["steps"],
         seed=config["train"]["seed"],
-        text=text.get("name", "none"),
-        text_train=text.get("train", "none"),
-        image=image.get("name", "none"),
-        image_train=image.get("train", "none"),
-        dim=model["dim"],
+        parts="\n".join(_parts(model)),
         scores=_scores(result),
+        usage=PAIR_USAGE if paired else TEXT_USAGE,
     )
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    if "schedule" in config:
+        return f"causal and masked language modelling, `{config['schedule']}`,"
+    return f"the objective `{config['objective']['name']}`"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    scores = ", ".join(source["path"] for source in data.get("scores") or [])
+    named = data.get("train") or data.get("corpus") or data.get("triplets") or scores
+    return str(named or ", ".join(data.get("paths", ["the tasks' own files"])))
+
+
+def _parts(model: Mapping[str, Any]) -> list[str]:
+    if "new" in model:  # of language modelling
+        name = model["name"] or f"new, {model['new']['preset']} ({model['new']['size']})"
+        return [f"- Text encoder: `{name}`", "- The language model with its head: `lm/`"]
+    towers = [(side, model[side]) for side in ("text", "image") if model.get(side)]
+    lines = [f"- {side.capitalize()} encoder: `{tower['name']}` ({tower['train']})" for side, tower in towers]
+    return [*lines, f"- Shared space: {model['dim']} dimensions"] if len(towers) == 2 else lines
 
 
 def _scores(result: Mapping[str, Any]) -> str:

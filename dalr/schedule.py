@@ -1,6 +1,7 @@
 """What a training step derives from its number alone: learning rate, random seed, epoch."""
 
 import math
+from dataclasses import dataclass
 
 
 def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
@@ -32,3 +33,23 @@ def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
 def epochs_done(step: int, steps_per_epoch: float) -> int:
     """Whole epochs done after `step` steps."""
     return int(step / steps_per_epoch + 1e-9)
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Where a run begins anew in the middle: at the steps `starts`, the first of them 0.
+
+    With `rate` the learning-rate schedule runs once from each to the next, with `optimizer` the optimizer forgets its
+    moments there.
+    """
+
+    starts: tuple[int, ...] = (0,)
+    rate: bool = False
+    optimizer: bool = False
+
+    def span(self, step: int, total: int) -> tuple[int, int]:
+        """The first step of the learning-rate schedule that `step` stands in, and its length."""
+        if not self.rate:
+            return 0, total
+        first = max(start for start in self.starts if start <= step)
+        return first, min((start for start in self.starts if start > step), default=total) - first

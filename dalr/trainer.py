@@ -32,7 +32,7 @@ from dalr.errors import ConfigError, DalrError
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
-from dalr.schedule import epochs_done, learning_rate_factor, step_seed
+from dalr.schedule import Restarts, epochs_done, learning_rate_factor, step_seed
 from dalr.train_config import TrainConfig
 from dalr.training_log import Clock, Event, TrainingLog
 
@@ -86,6 +86,7 @@ class Trainer:
         evaluate: called with the model (EMA weights in place) in evaluation mode; returns named figures, of which
             `config.metric` selects the best weights. Without either the last weights are kept.
         progress: called with every event that is logged.
+        restarts: where the learning rate or the optimizer begins anew; None is nowhere.
 
     Raises:
         ConfigError: where the config does not fit the processes or the data.
@@ -101,6 +102,7 @@ class Trainer:
         out: str | Path | None = None,
         evaluate: Evaluate | None = None,
         progress: Callable[[Event], None] | None = None,
+        restarts: Restarts | None = None,
     ) -> None:
         from accelerate import Accelerator
 
@@ -109,6 +111,7 @@ class Trainer:
         self.out = None if out is None else Path(out)
         self.evaluate = evaluate
         self.progress = progress
+        self.restarts = restarts or Restarts()
         self.accelerator = Accelerator(
             cpu=on_cpu(),
             mixed_precision=precision_name(config.precision),
@@ -163,7 +166,7 @@ class Trainer:
         for module in (model.text_head, model.image_head, self.step_module.objective):
             if module is not None:
                 groups += parameter_groups(module, config.lr, 1.0, config.weight_decay)
-        return groups
+        return _each_once(groups)
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -193,8 +196,11 @@ class Trainer:
 
     def _one_step(self, batches: Prefetch[Batch], clock: Clock) -> None:
         config, t = self.config, self.step
+        first, length = self.restarts.span(t, self.total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * learning_rate_factor(t, self.total_steps, config.warmup, config.schedule)
+            group["lr"] = peak * learning_rate_factor(t - first, length, config.warmup, config.schedule)
+        if self.restarts.optimizer and t in self.restarts.starts:
+            self.optimizer.state.clear()
         text = self.model.text
         if text is not None and text.moving_dropout is not None:
             text.moving_dropout.set_step(t, self.total_steps)
@@ -359,3 +365,12 @@ class Trainer:
         first = self.step * self.config.accumulate
         ahead = self.config.prefetch if self.data.prefetch else 0
         return Prefetch(lambda t: self.data.batch(t, rank, world), first, ahead)
+
+
+def _each_once(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups, a weight that several modules share (tied embeddings) in the first of them alone."""
+    seen: set[nn.Parameter] = set()
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter not in seen]
+        seen.update(group["params"])
+    return [group for group in groups if group["params"]]

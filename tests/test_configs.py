@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dalr.config import load_config, parse_config
+from dalr.antlm.config import LanguageConfig
+from dalr.config import Config, load_config, parse_config
 from dalr.errors import ConfigError
 from dalr.run import RunConfig, load_run_config
 from dalr.run.stages import stage_config
@@ -40,15 +41,20 @@ def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_parses(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
-    config = load_config(PipelineConfig if "stages" in values else RunConfig, path)
+    config = load_config(kind_of(values), path)
     assert parse_config(type(config), config.model_dump(mode="json")) == config
     check_whole(values)
+
+
+def kind_of(values: dict[str, Any]) -> type[Config]:
+    """What kind of config `dalr train` takes these values for."""
+    return PipelineConfig if "stages" in values else LanguageConfig if "schedule" in values else RunConfig
 
 
 def check_whole(values: dict[str, Any]) -> None:
     """Parse a config as `dalr train` does, a pipeline with all its stages."""
     if "stages" not in values:
-        parse_config(RunConfig, values)
+        parse_config(kind_of(values), values)
         return
     config = parse_config(PipelineConfig, values)
     for number, name in enumerate(config.names):

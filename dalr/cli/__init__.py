@@ -68,6 +68,7 @@ def main() -> None:
         bench,
         check,
         embed,
+        eval_blimp,
         eval_clustering,
         eval_geometry,
         eval_mteb,

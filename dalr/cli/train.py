@@ -23,7 +23,9 @@ def train(
     A config names its manifests as data.train and data.val, its columns as data.image and data.text and its seed
     as train.seed. Started again with the same config, a run goes on from its newest whole checkpoint, and a
     finished one exits 0 at once; with a changed config it exits 2 and names the change. A config with the section
-    `stages` is a pipeline: its stages run one after the other, and the dev figures are shown after each.
+    `stages` is a pipeline: its stages run one after the other, and the dev figures are shown after each. One with a
+    `schedule` is language modelling, causal and masked in turns; the run folder is a text encoder, and OUT/lm the
+    language model with its head.
 
     --json prints: out, status (finished or checked), steps, best_step, metric, best, seconds, train_rows, bad_rows,
     leaks (rows that stand in test or dev sets, or null), figures (of the last evaluation), val (retrieval on data.val,
@@ -39,8 +41,15 @@ def train(
     if "stages" in values:
         _pipeline(values, config, out, sink, dry_run, json_output)
         return
-    settings = parse_config(RunConfig, values, str(config))
-    result = run_training(settings, out, progress=sink.event, embedding=sink.embedding, dry_run=dry_run)
+    if "schedule" in values:
+        from dalr.antlm.config import LanguageConfig
+        from dalr.run.language import run_language_modelling
+
+        language = parse_config(LanguageConfig, values, str(config))
+        result = run_language_modelling(language, out, progress=sink.event, dry_run=dry_run)
+    else:
+        settings = parse_config(RunConfig, values, str(config))
+        result = run_training(settings, out, progress=sink.event, embedding=sink.embedding, dry_run=dry_run)
     if not result.is_main_process:
         return
     if json_output:

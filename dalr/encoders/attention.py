@@ -4,26 +4,38 @@ B texts, L tokens. Masks are additive numbers, never booleans: with a boolean ma
 through without a word.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dalr.encoders.text_parts import TextBackbone
 from dalr.errors import ConfigError, one_line
 
+# What networks raise that do not take such a mask.
+CANNOT_SWITCH = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
-def additive_mask(attention_mask_BL: Tensor, causal: bool, dtype: torch.dtype) -> Tensor:
+
+def additive_mask(attention_mask_BL: Tensor, causal: bool | Tensor, dtype: torch.dtype) -> Tensor:
     """(B, 1, L, L) numbers to add to attention scores: 0 where query i may see key j, else the dtype's lowest number.
 
-    A key counts where `attention_mask_BL` is not 0, and with `causal` only up to the query's own place. The lowest
-    finite number, not -inf: a padded query that sees nothing then gives no NaN.
+    A key counts where `attention_mask_BL` is not 0; other numbers than 1 tell texts packed into one row apart, and a
+    query sees the keys of its own number. With `causal` (of all rows, or one a row (B,)) it sees them only up to its
+    own place. The lowest finite number, not -inf, and padding sees what is no padding: no query is left with nothing.
     """
-    seen_B1LL = (attention_mask_BL != 0)[:, None, None, :].expand(-1, 1, attention_mask_BL.shape[1], -1)
-    if causal:
-        seen_B1LL = seen_B1LL.tril()
-    zeros = torch.zeros(seen_B1LL.shape, dtype=dtype, device=attention_mask_BL.device)
-    return zeros.masked_fill(~seen_B1LL, torch.finfo(dtype).min)
+    keys_B1L, queries_BL1 = attention_mask_BL[:, None, :], attention_mask_BL[:, :, None]
+    seen_BLL = (keys_B1L != 0) & ((queries_BL1 == keys_B1L) | (queries_BL1 == 0))
+    if isinstance(causal, Tensor):
+        seen_BLL = torch.where(causal[:, None, None], _up_to_query(seen_BLL), seen_BLL)
+    elif causal:
+        seen_BLL = _up_to_query(seen_BLL)
+    zeros = torch.zeros(seen_BLL.shape, dtype=dtype, device=attention_mask_BL.device)
+    return zeros.masked_fill(~seen_BLL, torch.finfo(dtype).min)[:, None]
+
+
+def _up_to_query(seen_BLL: Tensor) -> Tensor:
+    # Padding lies behind the text, so that it still sees some of it.
+    return seen_BLL.tril()
 
 
 def make_bidirectional(backbone: TextBackbone, name: str) -> bool:
@@ -39,7 +51,7 @@ def make_bidirectional(backbone: TextBackbone, name: str) -> bool:
     try:
         if _sees_future(backbone):
             return True
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except CANNOT_SWITCH as error:
         reason = f" ({one_line(error)})"
     backbone.bidirectional = False
     kind = getattr(getattr(getattr(backbone, "model", None), "config", None), "model_type", "open_clip")
@@ -48,15 +60,19 @@ def make_bidirectional(backbone: TextBackbone, name: str) -> bool:
     )
 
 
-def _sees_future(backbone: TextBackbone) -> bool:
-    """Whether the first token's state depends on the last token."""
-    ids_BL = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]])
-    tokens: dict[str, Any] = {"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}
-    was_training = backbone.training
-    backbone.eval()
+def sees_future(network: nn.Module, states: Callable[[dict[str, Tensor]], Tensor]) -> bool:
+    """Whether in `states(tokens)`, (B, L, H) of a network put into eval mode, the first token's depends on the last."""
+    ids_BL = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=next(network.parameters()).device)
+    tokens = {"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}
+    was_training = network.training
+    network.eval()
     try:
         with torch.inference_mode():
-            h_BLH = backbone.states(tokens, False, False).last_BLH
+            h_BLH = states(tokens)
     finally:
-        backbone.train(was_training)
+        network.train(was_training)
     return bool((h_BLH[0, 0] - h_BLH[1, 0]).abs().max() > 1e-6 * h_BLH.abs().max())
+
+
+def _sees_future(backbone: TextBackbone) -> bool:
+    return sees_future(backbone, lambda tokens: backbone.states(tokens, False, False).last_BLH)

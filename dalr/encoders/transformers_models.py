@@ -98,29 +98,63 @@ def describe_config(config: Any) -> dict[str, Any]:
     return described
 
 
+def load_with_head(folder: Path, config: Any) -> tuple[Any, list[str]]:
+    """The folder's model under its language-model head, in float32, and the tensors of the head that it lacks.
+
+    An encoder gets the head of masked language modelling, a decoder that of causal. What is lacking is drawn from
+    torch's generator. Raises ModelError for an architecture without such a head, or when the body is incomplete.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    name = MASKED.get(config.model_type) or CAUSAL.get(config.model_type)
+    if name is None:
+        raise ModelError(
+            f"{folder}: transformers has no language-model head for the architecture '{config.model_type}'"
+        )
+    model, missing = _read(_auto(name), folder, config)
+    tied = {f"{path}.weight" for path, part in model.named_modules() if part is model.get_output_embeddings()}
+    body = f"{model.base_model_prefix}."
+    _check_whole(folder, [name for name in missing if name.startswith(body)])
+    return model, [name for name in missing if not name.startswith(body) and name not in tied]
+
+
 def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
     import torch
 
-    with quiet():
-        if not pretrained:
+    if not pretrained:
+        with quiet():
             config.dtype = torch.float32
             build = getattr(kind, "from_config", kind)
             return build(config).eval()
+    model, missing = _read(kind, folder, config)
+    _check_whole(folder, missing)
+    if any("pooler" in name for name in missing):
+        model.pooler = None
+    return model.eval()
+
+
+def _read(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
+    """The model in float32, and the tensors that its weights file lacks."""
+    import torch
+
+    with quiet():
         try:
             model, report = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
         except pickle.UnpicklingError:
             raise ModelError(f"{folder}: its weights file {MORE_THAN_TENSORS}") from None
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
+    return model, sorted(report["missing_keys"])
+
+
+def _check_whole(folder: Path, missing: list[str]) -> None:
+    lacking = [name for name in missing if "pooler" not in name]
+    if lacking:
         raise ModelError(
-            f"{folder}: the weights lack {len(missing)} of the model's tensors, such as '{missing[0]}'; "
+            f"{folder}: the weights lack {len(lacking)} of the model's tensors, such as '{lacking[0]}'; "
             "expected the whole encoder"
         )
-    if any("pooler" in name for name in report["missing_keys"]):
-        model.pooler = None
-    return model.eval()
 
 
 def _half(pair: Any, kind: str, side: str) -> Any:

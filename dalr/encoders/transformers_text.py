@@ -98,11 +98,13 @@ def position_limit(config: Any) -> int | None:
     limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if not limit or limit < 0 or text.model_type in ("t5", "mt5", "umt5"):
         return None
-    # The RoBERTa family starts counting behind the padding id.
-    offset = ("roberta", "camembert", "data2vec-text", "longformer", "mpnet", "luke", "ibert", "xmod", "esm")
-    if any(name in text.model_type for name in offset):
-        limit -= (text.pad_token_id or 0) + 1
-    return int(limit)
+    return int(limit) - position_offset(text)
+
+
+def position_offset(config: Any) -> int:
+    """The number of the first position: the RoBERTa family starts counting behind the padding id."""
+    families = ("roberta", "camembert", "data2vec-text", "longformer", "mpnet", "luke", "ibert", "xmod", "esm")
+    return (config.pad_token_id or 0) + 1 if any(name in config.model_type for name in families) else 0
 
 
 def longest_length(config: Any, tokenizer: Any) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import Features, Kind, Objective, ObjectiveConfig, Rows, build_objective
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
+from dalr.schedule import Restarts
 from dalr.train_config import TrainConfig
+from dalr.trainer import TrainData
 from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys
 
 logger = logging.getLogger(__name__)
@@ -32,13 +34,16 @@ Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
 
+Data = TypeVar("Data", bound=TrainData)
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[Data]):
     """Everything a run needs, read and built; `save` writes what belongs beside the model into the run folder."""
 
     model: DualEncoder
     objective: Objective
-    data: TrainingData
+    data: Data
     train_config: TrainConfig
     evaluate: Callable[[DualEncoder], dict[str, float]] | None
     val: Manifest | None
@@ -47,9 +52,10 @@ class Plan:
     bad: list[BadRow]
     leaks: dict[str, Any] | None = None
     save: Callable[[Path], None] | None = None
+    restarts: Restarts | None = None
 
 
-def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan:
+def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[TrainingData]:
     """Read the data, build model, objective and evaluation; the same config gives the same plan."""
     data = config.data
     train, dev, val = load_parts(data, config.train.seed)

@@ -111,7 +111,7 @@ def tasks_stage(
     return _counts(result.as_json())
 
 
-def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan:
+def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
     """Read the tasks' files and build model, heads and evaluation."""
     check = LeakCheck.load(config.leaks)
     parts = {}

@@ -72,7 +72,7 @@ def run_training(
 def carry_out(
     settings: dict[str, Any],
     out: Path,
-    build: Callable[[], Plan],
+    build: Callable[[], Plan[Any]],
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
     embedding: Progress | None = None,
@@ -107,6 +107,7 @@ def carry_out(
             out=out,
             evaluate=plan.evaluate,
             progress=progress,
+            restarts=plan.restarts,
         )
         ended = trainer.fit()
         val = None

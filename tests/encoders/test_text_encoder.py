@@ -10,8 +10,6 @@ Invariants:
 """
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +18,8 @@ import torch
 
 from dalr.encoders import NewTextConfig, TextConfig, TextEncoder, build_text_encoder, load_text_encoder
 from dalr.encoders.batching import packed_batches
-from dalr.encoders.new_text import train_tokenizer
 from dalr.encoders.pooling import Pooling, TokenStates
 from dalr.errors import ConfigError, ModelError
-from dalr.files import hash_json
 
 
 @pytest.fixture(scope="module")
@@ -216,15 +212,6 @@ def test_a_tower_from_scratch(tmp_path: Path) -> None:
     np.testing.assert_allclose(states.mean(dim=1).numpy()[0], features[0], atol=1e-6)
     with pytest.raises(ConfigError, match="training captions"):
         build_text_encoder(TextConfig(name="new"))
-
-
-def test_the_same_corpus_gives_the_same_vocabulary_in_another_process() -> None:
-    code = (
-        "from dalr.encoders.new_text import train_tokenizer; from dalr.files import hash_json; "
-        f"t = train_tokenizer({CORPUS!r}, 120, 16); print(hash_json(t.get_vocab()))"
-    )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == hash_json(train_tokenizer(CORPUS, 120, 16).get_vocab())
 
 
 def test_names_that_are_no_text_encoder(timm_dir: Path, vit_dir: Path, tmp_path: Path) -> None:

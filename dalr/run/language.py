@@ -1,0 +1,166 @@
+"""Language modelling as `dalr train` runs it: packed text, a network with its head, a schedule, the common trainer."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dalr.antlm.batches import Labeller, LanguageData
+from dalr.antlm.config import LanguageConfig, LanguageNetwork
+from dalr.antlm.documents import Documents, prepare_documents
+from dalr.antlm.held_out import held_out_figures
+from dalr.antlm.masking import Vocabulary
+from dalr.antlm.objective import LanguageModelling
+from dalr.antlm.packing import pack_text
+from dalr.antlm.presets import build_network
+from dalr.antlm.schedule import Timeline, parse_schedule, timeline
+from dalr.encoders import TextConfig, TextEncoder, build_text_encoder, resolve_name
+from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
+from dalr.encoders.text_parts import TextParts, TextSpec
+from dalr.encoders.tokens import TransformersTokenizer
+from dalr.encoders.transformers_text import TransformersText, load_tokenizer
+from dalr.errors import ConfigError
+from dalr.files import hash_json, new_folder
+from dalr.lm import LM_FOLDER, LanguageModel, with_head
+from dalr.model import DualEncoder, ModelConfig
+from dalr.run.assembly import Plan
+from dalr.run.training import RunResult, carry_out
+from dalr.schedule import Restarts
+
+NEW_LENGTH = 512
+
+
+def run_language_modelling(
+    config: LanguageConfig,
+    out: str | Path,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    dry_run: bool = False,
+) -> RunResult:
+    """Train a language model into the run folder `out`, from where an earlier run with the same config stopped.
+
+    Beside the model, which is a text encoder like any other, `out/lm` holds the network with its head. Arguments and
+    errors as those of `run_training`.
+    """
+    build = partial(assemble_language, config)
+    return carry_out(config.model_dump(mode="json"), Path(out), build, progress=progress, dry_run=dry_run)
+
+
+def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
+    """Read and pack the text, build the network and its batches; the same config gives the same plan."""
+    documents = prepare_documents(config.data, config.leaks)
+    torch.manual_seed(config.train.seed)
+    phases = parse_schedule(config.schedule)
+    masked = any(phase.kind != "CLM" for phase in phases)
+    model, language_model = build_language_model(config.model, documents, masked)
+    limit = getattr(language_model.network.config, "max_position_embeddings", None)
+    if limit is not None and config.data.length > limit:
+        raise ConfigError(f"data.length: {config.data.length} is more than the {limit} tokens of the network")
+    tokenizer = language_model.tokenizer
+    has_mask = masked or tokenizer.mask_token_id is not None
+    words = Vocabulary.of(tokenizer) if has_mask else None
+    language_model.predicts_next = any(phase.kind == "MIX" for phase in phases)
+    causal = any(phase.kind != "MLM" for phase in phases)
+    language_model.trained_for = (*(("causal",) if causal else ()), *(("masked",) if masked else ()))
+    labeller = Labeller(words, config.masking, language_model.predicts_next)
+    pack = partial(pack_text, documents, tokenizer=tokenizer, length=config.data.length, packing=config.data.packing)
+    text = pack("train")
+    train, plan = settle(config, len(text))
+    data = LanguageData(
+        text,
+        batch_size=train.batch_size // train.accumulate,
+        seed=train.seed,
+        timeline=plan,
+        labeller=labeller,
+        mix_causal=config.mix_causal,
+        accumulate=train.accumulate,
+    )
+    objective = LanguageModelling(language_model)
+    dev = pack("dev") if config.data.dev else None
+
+    def evaluate(_: DualEncoder) -> dict[str, float]:
+        assert dev is not None
+        return held_out_figures(language_model, dev, labeller, config.evaluation.rows)
+
+    about = {"schedule": config.schedule, "unit": config.unit, "steps": plan.steps, "text": documents.counts}
+    return Plan(
+        model,
+        objective,
+        data,
+        train,
+        evaluate if dev is not None else None,
+        None,
+        {"model": model.fingerprint("text"), "text": text.fingerprint},
+        len(text),
+        documents.bad,
+        save=lambda out: save_language_model(language_model, out, about),
+        restarts=Restarts(plan.starts, rate=config.rate == "phase", optimizer=config.optimizer == "reset"),
+    )
+
+
+def settle(config: LanguageConfig, rows: int) -> tuple[Any, Timeline]:
+    """The training config with the schedule's steps and one rate for all weights, and the schedule in steps."""
+    train = config.train
+    given = train.model_fields_set & {"epochs", "steps"}
+    whole: float | None = None
+    if "steps" in given and train.steps is not None:
+        whole = train.steps if config.unit == "step" else train.steps * train.batch_size / rows
+    elif "epochs" in given:
+        whole = train.epochs if config.unit == "epoch" else train.epochs * rows / train.batch_size
+    plan = timeline(parse_schedule(config.schedule), config.unit, rows / train.batch_size, whole)
+    return train.model_copy(update={"steps": plan.steps, "text_lr": train.lr}), plan
+
+
+def build_language_model(
+    config: LanguageNetwork, documents: Documents, masked: bool = True
+) -> tuple[DualEncoder, LanguageModel]:
+    """The text tower in training, and the language model around its network; `masked`: it will learn to look ahead."""
+    if config.name is not None:
+        text = TextConfig(name=config.name, train="full", max_length=config.max_length, dropout=config.dropout)
+        encoder = build_text_encoder(text)
+        return DualEncoder(ModelConfig(text=text), encoder, None).eval(), with_head(encoder, config.name)
+    max_length = config.max_length or NEW_LENGTH
+    if isinstance(config.tokenizer, str):
+        tokenizer = _borrowed(config.tokenizer)
+    else:
+        tokenizer = trained_tokenizer(documents, config.tokenizer, max_length)
+    new = config.new if config.dropout is None else config.new.model_copy(update={"dropout": config.dropout})
+    network = build_network(new, tokenizer, max_length)
+    spec = TextSpec(
+        library="transformers",
+        max_length=max_length,
+        # A decoder that learned to look ahead does so as an encoder too.
+        attention="bidirectional" if masked and new.preset == "babyllama" else "own",
+    )
+    backbone = TransformersText(network.base_model)
+    backbone.bidirectional = spec.attention == "bidirectional"
+    encoder = TextEncoder(TextParts(backbone, TransformersTokenizer(tokenizer), spec))
+    encoder.train_mode = "full"
+    text = TextConfig(name="new", train="full", max_length=max_length)
+    return DualEncoder(ModelConfig(text=text), encoder, None).eval(), LanguageModel(network, tokenizer)
+
+
+def trained_tokenizer(documents: Documents, config: TokenizerConfig, max_length: int) -> Any:
+    """A tokenizer trained on the documents, or the one that the cache holds."""
+    name = hash_json([documents.folder.name, config.model_dump(mode="json"), max_length])
+    folder = documents.folder.parent / f"tokenizer-{name}"
+    if not folder.is_dir():
+        with new_folder(folder) as temporary:
+            train_tokenizer(documents, config, max_length).save_pretrained(temporary)
+    return load_tokenizer(folder)
+
+
+def save_language_model(language_model: LanguageModel, out: Path, about: dict[str, Any]) -> None:
+    """Write the network with its head into the run folder, as transformers reads it."""
+    with new_folder(out / LM_FOLDER) as temporary:
+        language_model.save(temporary, about)
+
+
+def _borrowed(name: str) -> Any:
+    found = resolve_name(name)
+    if found.folder is None:
+        raise ConfigError(f"model.tokenizer: {name} is no folder or hub name with a tokenizer of transformers")
+    folder = found.folder / "text" if found.library == "dual" else found.folder
+    return load_tokenizer(folder)

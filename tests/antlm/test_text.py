@@ -1,0 +1,206 @@
+"""Text from files to packed rows.
+
+Invariants: markup, empty, short and repeated lines go, and are counted; a line that is not UTF-8 or not JSON costs
+itself; a file of which most cannot be read, one without text and one without the column are refused by name; held-out
+documents and sentences of test sets are not in the training part; sentences are packed whole, documents run on, every
+token once, special tokens around each; a second call reads the cache; other files or rules do not.
+"""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dalr.antlm.documents import CorpusConfig, clean_line, prepare_documents, sentences
+from dalr.antlm.packing import pack_text
+from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
+from dalr.errors import ConfigError, DataError
+from dalr.evaluation.leaks import LeakConfig
+from tests.antlm.conftest import story
+
+
+def corpus(path: Path, **values: Any) -> CorpusConfig:
+    return CorpusConfig(paths=[str(path)], **{"dev": 0.0, **values})
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        ("A [[city|big town]] in [[France]] , near &amp; far", "A big town in France, near & far"),
+        ("see [http://example.org the page] or https://example.org/x now", "see the page or now"),
+        ("* '''Bold''' and ''slanted''", "Bold and slanted"),
+        ("== A heading ==", ""),
+        ("{| class=wikitable", ""),
+        ("half a {{template", ""),
+    ],
+)
+def test_markup(line: str, plain: str) -> None:
+    assert clean_line(line) == plain
+
+
+def test_sentences() -> None:
+    assert sentences('He came. "It was late." She left!\nA new line') == [
+        "He came.", '"It was late.', "She left!", "A new line",
+    ]  # fmt: skip
+
+
+def test_cleaning_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "pages.txt"
+    own = [f"<p>This is page {n} of the book</p>" for n in range(30)]
+    path.write_text("\n".join([*own, *["Click here to subscribe today"] * 25, "too short", "", "| a | table"]))
+    found = prepare_documents(corpus(path))
+    assert list(found) == [f"This is page {n} of the book" for n in range(30)]
+    assert {name: found.counts[name] for name in ("documents", "lines", "repeated_lines", "short_lines")} == {
+        "documents": 30, "lines": 30, "repeated_lines": 25, "short_lines": 1,
+    }  # fmt: skip
+    assert found.counts["markup_lines"] == 1
+    assert len(list(prepare_documents(corpus(path, most_repeats=None)))) == 55
+    kept = list(prepare_documents(corpus(path, markup=False, min_words=1)))
+    assert kept[0] == "<p>This is page 0 of the book</p>"
+    assert "| a | table" in kept
+
+
+def test_kinds_of_files(tmp_path: Path) -> None:
+    texts = [story(n) for n in range(4)]
+    lines = tmp_path / "a.txt.gz"
+    lines.write_bytes(gzip.compress("\n".join(texts).encode()))
+    blocks = tmp_path / "b.txt"
+    blocks.write_text("\n\n".join(text.replace(". ", ".\n") for text in texts))
+    rows = tmp_path / "c.jsonl.gz"
+    rows.write_bytes(gzip.compress("".join(json.dumps({"body": text}) + "\n" for text in texts).encode()))
+    table = tmp_path / "d.csv"
+    table.write_text("id,body\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(texts)))
+    assert list(prepare_documents(corpus(lines))) == texts
+    assert [text.replace("\n", " ") for text in prepare_documents(corpus(blocks, paragraphs=True))] == texts
+    for path in (rows, table):
+        assert list(prepare_documents(corpus(path, column="body"))) == texts
+    two = CorpusConfig(paths=[str(rows), str(table)], column="body", dev=0)
+    assert list(prepare_documents(two)) == texts * 2
+
+
+def test_lines_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    good = [json.dumps({"text": story(n)}).encode() for n in range(3)]
+    path.write_bytes(b"\n".join([good[0], b'{"text": "caf\xe9 noir"}', good[1], b"{oops", b'{"other": 1}', good[2]]))
+    found = prepare_documents(corpus(path))
+    assert len(list(found)) == 3
+    assert [(row.row, row.reason.split(" (")[0]) for row in found.bad] == [
+        (2, "holds the byte 0xe9, which is not UTF-8"), (4, "is not JSON"), (5, "has no 'text' but 'other'"),
+    ]  # fmt: skip
+    assert found.counts["bad_rows"] == 3
+
+
+def test_files_that_are_refused(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("\n".join(f"Déjà vu à la carte {n}" for n in range(9)).encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin.txt: most of it cannot be read \(latin.txt:\d+: holds the byte 0xe"):
+        prepare_documents(corpus(latin))
+    markup = tmp_path / "markup.txt"
+    markup.write_text("{| a\n|-\n== b ==\n")
+    with pytest.raises(DataError, match=r"markup.txt: no text is left after cleaning .*3 lines markup or empty"):
+        prepare_documents(corpus(markup))
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(DataError, match=r"empty.txt: is empty"):
+        prepare_documents(corpus(empty))
+    with pytest.raises(DataError, match=r"gone.txt: cannot be read"):
+        prepare_documents(corpus(tmp_path / "gone.txt"))
+    broken = tmp_path / "broken.txt.gz"
+    broken.write_bytes(gzip.compress(b"some text that is long enough\n" * 400)[:40])
+    with pytest.raises(DataError, match=r"broken.txt.gz: cannot be read"):
+        prepare_documents(corpus(broken))
+    table = tmp_path / "table.csv"
+    table.write_text("id,body\n1,some text here\n")
+    with pytest.raises(DataError, match=r"has no column 'text'; it has 'id', 'body'"):
+        prepare_documents(corpus(table))
+    few = tmp_path / "few.txt"
+    few.write_text("only one document here\n")
+    with pytest.raises(DataError, match=r"data.dev=0.01: none of 1 documents"):
+        prepare_documents(corpus(few, dev=0.01))
+
+
+def test_held_out_and_leaks(stories: Path, tmp_path: Path) -> None:
+    found = prepare_documents(corpus(stories, dev=0.2))
+    train, dev = list(found), list(found.part("dev"))
+    assert not set(train) & set(dev)
+    assert len(train) + len(dev) == 120
+    assert 10 < len(dev) < 40
+    grown = tmp_path / "grown.jsonl"
+    grown.write_text(stories.read_text() + json.dumps({"text": "One more document than before."}) + "\n")
+    assert set(dev) <= set(prepare_documents(corpus(grown, dev=0.2)).part("dev"))  # a document keeps its part
+
+    held = tmp_path / "held.csv"
+    held.write_text("sentence1,sentence2,score\nNOBODY follows a valley in chapter 1,another one,3\n")
+    checked = prepare_documents(corpus(stories), LeakConfig(pairs={"test": {"path": str(held)}}))
+    assert checked.counts["leaking_sentences"] == 1
+    assert any("in chapter 1." in text for text in prepare_documents(corpus(stories)))
+    assert not any("in chapter 1." in text for text in checked)
+    assert sum("in chapter" in text for text in checked) == 119
+
+
+@pytest.fixture
+def tokenizer(stories: Path) -> Any:
+    return train_tokenizer([story(n) for n in range(120)], TokenizerConfig(vocab_size=300), 64)
+
+
+def units(text: Any, tokenizer: Any) -> list[str]:
+    """What stands in the rows, text by text, as words."""
+    found = []
+    for ids, segments in zip(text.ids_NL, text.segments_NL, strict=True):
+        for number in range(1, int(segments.max()) + 1):
+            inside = ids[segments == number].tolist()
+            assert inside[0] == tokenizer.cls_token_id
+            assert inside[-1] == tokenizer.sep_token_id
+            found.append(tokenizer.decode(inside[1:-1]))
+        assert (ids[segments == 0] == tokenizer.pad_token_id).all()
+    return found
+
+
+def test_sentences_are_packed_whole(stories: Path, tokenizer: Any) -> None:
+    documents = prepare_documents(corpus(stories))
+    text = pack_text(documents, "train", tokenizer, 48, "sentence")
+    wanted = [sentence for document in documents for sentence in sentences(document)]
+    as_tokens = [tokenizer.decode(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in wanted]
+    assert sorted(units(text, tokenizer)) == sorted(as_tokens)
+    assert text.tokens == (text.segments_NL != 0).sum()
+    assert text.tokens > 0.9 * text.ids_NL.size  # little padding
+
+
+def test_documents_run_on(stories: Path, tokenizer: Any) -> None:
+    documents = prepare_documents(corpus(stories))
+    text = pack_text(documents, "train", tokenizer, 40, "document")
+    pieces = [
+        token for one in units(text, tokenizer) for token in tokenizer(one, add_special_tokens=False)["input_ids"]
+    ]
+    whole = [token for document in documents for token in tokenizer(document, add_special_tokens=False)["input_ids"]]
+    assert pieces == whole
+    assert (text.segments_NL != 0).mean() > 0.9
+    assert len(units(text, tokenizer)) > 120  # some documents were cut
+
+
+def test_a_sentence_longer_than_a_row(tmp_path: Path, tokenizer: Any) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("the river " * 40 + "\nthe bridge ends here\n")
+    text = pack_text(prepare_documents(corpus(path)), "train", tokenizer, 20, "sentence")
+    assert " ".join(units(text, tokenizer)).count("river") == 40
+    with pytest.raises(ConfigError, match=r"data.length: 3 tokens leave no room beside 2 special ones"):
+        pack_text(prepare_documents(corpus(path)), "train", tokenizer, 3, "sentence")
+
+
+def test_the_cache(stories: Path, tokenizer: Any) -> None:
+    first = prepare_documents(corpus(stories))
+    text = pack_text(first, "train", tokenizer, 32, "document")
+    made = (first.folder / "train.jsonl").stat().st_mtime_ns
+    again = prepare_documents(corpus(stories))
+    assert (again.folder / "train.jsonl").stat().st_mtime_ns == made
+    assert pack_text(again, "train", tokenizer, 32, "document").fingerprint == text.fingerprint
+    assert pack_text(again, "train", tokenizer, 33, "document").fingerprint != text.fingerprint
+    assert prepare_documents(corpus(stories, min_words=4)).folder != first.folder
+    stories.write_text(stories.read_text() + json.dumps({"text": "A new line at the end."}) + "\n")
+    changed = prepare_documents(corpus(stories))
+    assert changed.folder != first.folder
+    assert changed.counts["documents"] == first.counts["documents"] + 1
+    assert np.array_equal(text.ids_NL, pack_text(first, "train", tokenizer, 32, "document").ids_NL)
