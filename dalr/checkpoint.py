@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalr.errors import CheckpointError
+from dalr.errors import CheckpointError, one_line
 from dalr.files import hash_file, new_folder, remove, write_atomically, write_json
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,23 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Write `checkpoint` below `folder` and remove all but the newest `keep`; returns its folder."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{checkpoint.step:08d}"
-    with new_folder(target) as temporary:
-        for name in ("model", "optimizer", "ema"):
-            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}
-            save_file(tensors, temporary / f"{name}.safetensors")
-        write_json(temporary / "state.json", checkpoint.state)
-        files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
-        write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
+    try:
+        with new_folder(target) as temporary:
+            for name in ("model", "optimizer", "ema"):
+                tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}
+                save_file(tensors, temporary / f"{name}.safetensors")
+            write_json(temporary / "state.json", checkpoint.state)
+            files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
+            write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{target}: cannot be written ({one_line(error)}); make room and start again: the run goes on from the "
+            "checkpoint before"
+        ) from None
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     # What is hidden here was being written when a process was killed: a checkpoint, or the best weights.

@@ -58,6 +58,11 @@ class LanguageModel(nn.Module):
         return self.network.base_model
 
     @property
+    def own_objective(self) -> str:
+        """`masked` or `causal`: what the network's class is made for."""
+        return "masked" if type(self.network).__name__.endswith("ForMaskedLM") else "causal"
+
+    @property
     def kind(self) -> str:
         """The architecture's name, such as `bert` or `llama`."""
         return str(self.network.config.model_type)

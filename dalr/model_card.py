@@ -64,8 +64,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def _parts(model: Mapping[str, Any]) -> list[str]:
     if "new" in model:  # of language modelling
-        name = model["name"] or f"new, {model['new']['preset']} ({model['new']['size']})"
-        return [f"- Text encoder: `{name}`", "- The language model with its head: `lm/`"]
+        return [f"- Text encoder: `{model['name'] or 'new'}`", "- The language model with its head: `lm/`"]
     towers = [(side, model[side]) for side in ("text", "image") if model.get(side)]
     lines = [f"- {side.capitalize()} encoder: `{tower['name']}` ({tower['train']})" for side, tower in towers]
     return [*lines, f"- Shared space: {model['dim']} dimensions"] if len(towers) == 2 else lines

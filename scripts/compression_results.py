@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import spread
 
 from dalr import DualEncoder
 from dalr.data.texts import read_corpus
@@ -102,8 +103,7 @@ def print_table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
         for form, seeds in by_form.items():
             values = [scores["avg"] for scores in seeds]
             lost = statistics.mean(value - first for value, first in zip(values, whole, strict=True))
-            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-            print(f"  {form:18}{statistics.mean(values):7.2f} ± {deviation:.2f}   {lost:+.2f}")
+            print(f"  {form:18}{spread(values):>14}   {lost:+.2f}")
 
 
 if __name__ == "__main__":

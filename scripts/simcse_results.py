@@ -11,10 +11,12 @@ the same seed, so that what chains have in common is trained once. Restartable: 
 
 import argparse
 import json
-import statistics
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from measured import json_once, spread
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -81,7 +83,7 @@ def run_cells(
                 if not options.finished:
                     train_stage(options, stages[number - 1], before, policy, seed, out)
                 before = str(out)
-            record = json_once(out / "dev.json", options.finished, lambda model=before: dev_figures(options, model))
+            record = json_once(out / "dev.json", options.finished, partial(dev_figures, options, before))
             if record is not None:
                 run = json.loads((out / "run.json").read_text())["result"]
                 counts = {key: run[key] for key in ("steps", "seconds", "train_rows", "leaks")}
@@ -129,17 +131,6 @@ def test_figures(
     return {key: value for key, value in (("sts", sts), ("transfer", transfer)) if value is not None}
 
 
-def json_once(path: Path, only_read: bool, make: Any) -> Any:
-    """The JSON in `path`, made where there is none; None where it may only be read."""
-    if path.is_file():
-        return json.loads(path.read_text())
-    if only_read:
-        return None
-    value = make()
-    write_json(path, value)
-    return value
-
-
 def print_table(found: dict[str, Any]) -> None:
     """One line a cell: each figure as mean ± sd over the seeds."""
     for name, cells in found.items():
@@ -160,12 +151,6 @@ def flat(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{key}.avg", value["avg" if key == "sts" else "avg7"]
         elif "." in key or key == "sts_dev":
             yield key, value
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
 
 
 if __name__ == "__main__":

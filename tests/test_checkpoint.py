@@ -6,6 +6,8 @@ optimizer goes on as if it had never been taken apart.
 """
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,23 @@ def test_only_the_newest_are_kept_and_leftovers_are_swept(tmp_path: Path) -> Non
         save_checkpoint(tmp_path, make(step), keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003", "step-00000010"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_full_disk_is_told_and_leaves_the_one_before(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, make(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"step-00000002: cannot be written \(.*make room and start again"):
+            save_checkpoint(tmp_path, make(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    left = newest_checkpoint(tmp_path)
+    assert left is not None
+    assert left.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "COMPLETE.json"])

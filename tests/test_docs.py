@@ -1,7 +1,7 @@
 """The pages under docs/.
 
-Invariants: every Python block runs as it stands; every YAML block is part of a pipeline config that parses whole, with
-all its stages; every file that a page links is there.
+Invariants: every Python block runs as it stands; every YAML block is part of the config that its page is about, which
+parses whole, a pipeline with all its stages; every file that a page links is there.
 """
 
 import re
@@ -14,19 +14,20 @@ from dalr.simcse.stages import merged
 from tests.test_configs import check_whole
 
 ROOT = Path(__file__).parents[1]
+BASES = {"sentences": "simcse-2tier.yaml", "language": "antlm-encoder.yaml"}
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = [
-    pytest.param(kind, code, id=f"{page.stem}-{kind}-{number}")
+    pytest.param(page.stem, kind, code, id=f"{page.stem}-{kind}-{number}")
     for page in PAGES
     for number, (kind, code) in enumerate(re.findall(r"^```(python|yaml)\n(.*?)^```", page.read_text(), re.M | re.S))
 ]
 
 
-@pytest.mark.parametrize(("kind", "code"), BLOCKS)
-def test_a_block_works(kind: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "kind", "code"), BLOCKS)
+def test_a_block_works(page: str, kind: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "yaml":
         monkeypatch.setenv("DALR_DATA", "data")
-        base = yaml.safe_load((ROOT / "configs/simcse-2tier.yaml").read_text())
+        base = yaml.safe_load((ROOT / "configs" / BASES[page]).read_text())
         check_whole(merged(base, yaml.safe_load(code)))
     else:
         monkeypatch.chdir(tmp_path)

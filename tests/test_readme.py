@@ -6,12 +6,14 @@ leave what they promise; the Python example runs as it stands; every picture tha
 in its table is one of `dalr`, and none is missing.
 """
 
+import gzip
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 SCRIPTS = ["bash scripts/quickstart.sh", "bash scripts/test.sh"]
+# Sections whose commands need the real data.
+WITH_DATA = ("Sentences alone", "A language model of your own text")
 # The same commands in seconds: two steps of a small batch on small pictures.
 TINY = ["train.steps=2", "train.batch_size=8", "train.evaluate_every=1", "model.image.image_size=32"]
 
@@ -34,9 +38,9 @@ def shell_lines() -> list[str]:
     return [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line]
 
 
-def sentence_lines() -> list[str]:
-    """The commands of the section on sentences, which need the real data."""
-    section = README.partition("## Sentences alone")[2].partition("\n## ")[0]
+def lines_of(title: str) -> list[str]:
+    """The commands of a section."""
+    section = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
     return [line for block in re.findall(r"^```bash\n(.*?)^```", section, re.M | re.S) for line in block.splitlines()]
 
 
@@ -44,7 +48,7 @@ def sentence_lines() -> list[str]:
 def sliced_data(data_dir: Path, tmp_path: Path) -> Path:
     """The real data cut to a few lines a file; of a fixed order, those that name classes with every class in it."""
     target = tmp_path / "data"
-    for folder in ("sts", "transfer", "minbert", "snli"):
+    for folder in ("sts", "transfer", "minbert", "snli", "blimp"):
         for path in (data_dir / folder).rglob("*"):
             if path.is_file():
                 lines = path.read_bytes().splitlines(keepends=True)
@@ -60,6 +64,12 @@ def sliced_data(data_dir: Path, tmp_path: Path) -> Path:
     captions = (data_dir / "flickr8k/captions_without_images.txt").read_text().splitlines()[:200]
     (target / "flickr8k").mkdir()
     (target / "flickr8k/captions_without_images.txt").write_text("\n".join(captions))
+    (target / "wikinews").mkdir()
+    with gzip.open(data_dir / "wikinews/articles.jsonl.gz", "rt", encoding="utf-8") as articles:
+        (target / "wikinews/articles.jsonl.gz").write_bytes(gzip.compress("".join(islice(articles, 150)).encode()))
+    (target / "fashion").mkdir()
+    titles = (data_dir / "fashion/train.csv").read_text().splitlines()[:100]
+    (target / "fashion/train.csv").write_text("\n".join(titles))
     return target
 
 
@@ -102,9 +112,10 @@ def test_the_scripts_explain_themselves(line: str) -> None:
 
 
 def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = [line for title in WITH_DATA for line in lines_of(title)]
     for line in shell_lines():
         arguments = shlex.split(line)
-        if arguments[0] == "dalr" and line not in sentence_lines():
+        if arguments[0] == "dalr" and line not in elsewhere:
             assert call(monkeypatch, arguments + (TINY if arguments[1] == "train" else [])) == 0, line
     for left in ("runs/mine/model.json", "runs/store/catalogue.json", "summary.html"):
         assert (own_folder / left).is_file()
@@ -117,7 +128,7 @@ def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.data
 def test_the_commands_for_sentences(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = sentence_lines()
+    lines = lines_of(WITH_DATA[0])
     assert len(lines) > 5
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DALR_DATA", str(sliced_data))
@@ -132,6 +143,35 @@ def test_the_commands_for_sentences(sliced_data: Path, tmp_path: Path, monkeypat
             arguments += ["--folds", "2"]
         assert call(monkeypatch, arguments) == 0, line
     for left in ("runs/sentences/stages/3-sup/model.json", "runs/hard-negatives.csv", "runs/tasks/model.json"):
+        assert (tmp_path / left).is_file()
+
+
+@pytest.mark.data
+def test_the_commands_for_language(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DALR_DATA", str(sliced_data))
+    for name in ("configs", "assets"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    small = ["data.length=32", "train.batch_size=4", "leaks.sts=null", "data.dev=0.1"]
+    fresh = ["model.new.layers=1", "model.new.width=16", "model.new.heads=2", "model.tokenizer.vocab_size=400"]
+    for line in lines_of(WITH_DATA[1]):
+        arguments = shlex.split(os.path.expandvars(line))
+        if "antlm" in line:
+            arguments += small
+        if "antlm-encoder" in line:
+            arguments += fresh
+        if arguments[1] == "bench":
+            arguments += ["--steps", "2", "--rounds", "1"]
+        elif "antlm" in line:
+            arguments += ["schedule=1_CLM+1_MLM", "unit=step"]
+        elif "order=[unsup]" in line:
+            arguments += ["train.batch_size=8", "stages.unsup.train={steps: 2}", "leaks.drop=false"]
+        elif arguments[1] == "train":
+            arguments += TINY
+        else:
+            arguments += ["--per-task", "2"]
+        assert call(monkeypatch, arguments) == 0, line
+    for left in ("runs/language/lm/config.json", "runs/from-scratch/model.json", "runs/adapted-pairs/model.json"):
         assert (tmp_path / left).is_file()
 
 

@@ -31,17 +31,15 @@ class LanguageNetwork(Config):
     """
 
     name: str | None = None
-    new: NetworkConfig = NetworkConfig()
-    tokenizer: TokenizerConfig | str = TokenizerConfig()
+    new: NetworkConfig | None = None
+    tokenizer: TokenizerConfig | str | None = None
     max_length: int | None = Field(default=None, ge=8)
     dropout: float | None = Field(default=None, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "LanguageNetwork":
-        if self.name is not None and {"new", "tokenizer"} & self.model_fields_set:
-            raise ValueError(
-                "name is an encoder with a network and tokenizer of its own; drop new and tokenizer, or name"
-            )
+        if self.name is not None and (self.new is not None or self.tokenizer is not None):
+            raise ValueError("name is an encoder with a network and a tokenizer; drop new and tokenizer, or name")
         return self
 
 

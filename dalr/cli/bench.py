@@ -133,3 +133,43 @@ def bench_train(
         spread = f"{line['ratio']['median']:.2f} ({line['ratio']['min']:.2f}–{line['ratio']['max']:.2f})"
         table.add_row(name, f"{line['seconds']['median']:.2f}", spread)
     Console().print(table)
+
+
+@command(bench_app, "language")
+def bench_language(
+    config: Annotated[Path, typer.Argument(help="A config of language modelling.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides.")] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Optimizer steps a run.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the two take turns.")] = 3,
+    json_output: Json = False,
+) -> None:
+    """Language modelling: our loop against the Trainer of transformers, with the same network, rows and batch.
+
+    Theirs neither logs nor saves and computes the loss as the network does; ours runs as `dalr train` does, with its
+    log and its checkpoint. An encoder is trained masked, a decoder causally. Both take turns within one process; the
+    ratio of seconds is taken within a round.
+
+    --json prints: steps, rounds, tokens (of a run, padding not counted), transformers_seconds, ours (seconds, ratio),
+    and tokens_per_second (transformers, ours: by the median); each figure of time as median, min, max.
+    """
+    from dalr.antlm.config import LanguageConfig
+    from dalr.bench.train import compare
+    from dalr.cli.tables import show_table
+    from dalr.config import load_config
+    from dalr.run.benchmark import language_benchmark
+
+    settings = load_config(LanguageConfig, config, overrides or [])
+    theirs, ours, tokens = language_benchmark(settings, steps)
+    with bar("training"):
+        found = compare(theirs, ours, rounds=rounds)
+    seconds = {"transformers": found.pop("bare_seconds"), "ours": found["ours"]["seconds"]}
+    rates = {name: round(tokens / times["median"]) for name, times in seconds.items()}
+    if json_output:
+        figures = {"transformers_seconds": seconds["transformers"], **found, "tokens_per_second": rates}
+        print_json({"steps": steps, "tokens": tokens, **figures})
+        return
+    ratio = found["ours"]["ratio"]
+    spread = f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
+    rows = [[name, f"{rates[name]:,}", f"{seconds[name]['median']:.1f}"] for name in seconds]
+    rows = [[*row, spread if row[0] == "ours" else "1"] for row in rows]
+    show_table(f"{tokens:,} tokens, {rounds} rounds", ["trainer", "tokens/s", "seconds", "ratio of seconds"], rows)

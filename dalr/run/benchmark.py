@@ -1,15 +1,20 @@
-"""What `dalr bench train` runs: a config's training beside the bare loop."""
+"""What `dalr bench train` and `language` run: a config's training beside plain code."""
 
+import tempfile
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
+from dalr.antlm.config import LanguageConfig
+from dalr.antlm.objective import LanguageModelling
 from dalr.config import parse_config
 from dalr.errors import ConfigError
-from dalr.objectives import Features, ObjectiveConfig
+from dalr.lm import LanguageModel
+from dalr.objectives import Features, Objective, ObjectiveConfig
 from dalr.run.assembly import Progress, assemble
 from dalr.run.config import RunConfig
+from dalr.run.language import assemble_language
 from dalr.trainer import Trainer
 
 
@@ -20,8 +25,6 @@ def heads_benchmark(
 
     Raises ConfigError where a tower is in training: the bare loop reads cached features.
     """
-    import tempfile
-
     from dalr.bench.train import bare_loop
 
     clip = config.model_copy(update={"objective": parse_config(ObjectiveConfig, {"name": "clip"}, "bench")})
@@ -44,3 +47,46 @@ def heads_benchmark(
             return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
 
     return bare, {name: partial(ours, settings) for name, settings in plans.items()}
+
+
+def language_benchmark(
+    config: LanguageConfig, steps: int
+) -> tuple[Callable[[], float], dict[str, Callable[[], float]], int]:
+    """What `dalr bench language` times: transformers' Trainer, ours, and the tokens of a run.
+
+    The objective is the one that the network's class is for: masked for an encoder, causal for a decoder.
+    """
+    from dalr.bench.language import transformers_loop
+
+    plan = assemble_language(config)
+    masked = _language_model(plan.objective).own_objective == "masked"
+    schedule = f"{steps}_{'MLM' if masked else 'CLM'}"
+    config = config.model_copy(update={"schedule": schedule, "unit": "step"})
+    text, train = plan.data.text, config.train
+
+    def theirs() -> float:
+        model = _language_model(assemble_language(config).objective)
+        return transformers_loop(
+            model.network,
+            model.tokenizer,
+            text.ids_NL,
+            text.segments_NL,
+            masked=masked,
+            batch_size=train.batch_size,
+            steps=steps,
+            lr=train.lr,
+            share=config.masking.share,
+        )
+
+    def ours() -> float:
+        plan = assemble_language(config)
+        with tempfile.TemporaryDirectory() as out:
+            return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
+
+    tokens = round(text.tokens / len(text) * train.batch_size * steps)
+    return theirs, {"ours": ours}, tokens
+
+
+def _language_model(objective: Objective) -> LanguageModel:
+    assert isinstance(objective, LanguageModelling)
+    return objective.language_model

@@ -14,7 +14,7 @@ from dalr.antlm.held_out import held_out_figures
 from dalr.antlm.masking import Vocabulary
 from dalr.antlm.objective import LanguageModelling
 from dalr.antlm.packing import pack_text
-from dalr.antlm.presets import build_network
+from dalr.antlm.presets import NetworkConfig, build_network
 from dalr.antlm.schedule import Timeline, parse_schedule, timeline
 from dalr.encoders import TextConfig, TextEncoder, build_text_encoder, resolve_name
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
@@ -125,8 +125,10 @@ def build_language_model(
     if isinstance(config.tokenizer, str):
         tokenizer = _borrowed(config.tokenizer)
     else:
-        tokenizer = trained_tokenizer(documents, config.tokenizer, max_length)
-    new = config.new if config.dropout is None else config.new.model_copy(update={"dropout": config.dropout})
+        tokenizer = trained_tokenizer(documents, config.tokenizer or TokenizerConfig(), max_length)
+    new = config.new or NetworkConfig()
+    if config.dropout is not None:
+        new = new.model_copy(update={"dropout": config.dropout})
     network = build_network(new, tokenizer, max_length)
     spec = TextSpec(
         library="transformers",

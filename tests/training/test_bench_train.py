@@ -39,3 +39,23 @@ def test_a_tower_in_training_is_refused(settings: Settings, write_config: Callab
     done = run(write_config(settings))
     assert done.returncode == 2
     assert "both towers must be frozen" in done.stderr
+
+
+def test_language_modelling_beside_transformers(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"the river number {n} crosses the old bridge\n" for n in range(200)))
+    config = tmp_path / "language.yaml"
+    config.write_text(
+        f"data: {{paths: ['{tmp_path / 'text.txt'}'], length: 16, packing: sentence}}\n"
+        "model: {tokenizer: {vocab_size: 200}, new: {layers: 1, width: 16, heads: 2}}\n"
+        "schedule: 1_CLM+1_MLM\ntrain: {batch_size: 4}\n"
+    )
+    for preset in ("ltg-bert", "babyllama"):
+        options = [f"model.new.preset={preset}", "--steps", "3", "--rounds", "1", "--json"]
+        command = [sys.executable, "-m", "dalr", "bench", "language", str(config), *options]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["tokens"] > 3 * 4 * 8
+        for figure in (found["transformers_seconds"], found["ours"]["seconds"], found["ours"]["ratio"]):
+            assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+        assert set(found["tokens_per_second"]) == {"transformers", "ours"}
