@@ -105,7 +105,10 @@ class Trainer:
         restarts: Restarts | None = None,
     ) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
+        # One process may train several models, each in a precision of its own.
+        AcceleratorState._reset_state()
         self.config = config
         self.data = data
         self.out = None if out is None else Path(out)

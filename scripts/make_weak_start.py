@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
 
+from dalr.antlm.documents import SENTENCE_END
 from dalr.data.groups import normalise_caption
 from dalr.encoders import keep_pages, resolve_name
 from dalr.schedule import learning_rate_factor
 
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
 SHORTEST, LONGEST = 5, 60  # words
 
 

@@ -127,6 +127,19 @@ def test_accumulation_averages_micro_batches(squares: Path, frozen: Any) -> None
         torch.testing.assert_close(one, two)
 
 
+def test_precision_is_a_runs_own(squares: Path, frozen: Any, tmp_path: Path) -> None:
+    """bf16 in matrix products alone: another loss in the fourth digit, weights and optimizer in float32."""
+    for name, precision in (("first", "fp32"), ("half", "bf16"), ("again", "fp32")):
+        trainer = trainer_of(squares, frozen, tmp_path / name, steps=8, precision=precision)
+        trainer.fit()
+        states = [value for state in trainer.optimizer.state.values() for value in state.values()]
+        assert {value.dtype for value in [*trainer.step_module.parameters(), *states]} == {torch.float32}
+    first, half, again = (losses(tmp_path / name) for name in ("first", "half", "again"))
+    assert first == again
+    assert half != first
+    assert half == pytest.approx(first, rel=2e-2)
+
+
 def test_early_stop(squares: Path, frozen: Any) -> None:
     values = iter([5.0, 6.0, 4.0, 5.9, 7.0, 8.0])
     evaluate = lambda model: {"mrr": next(values)}  # noqa: E731
