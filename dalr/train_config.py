@@ -10,13 +10,27 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+class GuardConfig(Config):
+    """An ability that training must not cost: `metric` is measured before the first step and at every evaluation.
+
+    Weights with which it is more than `drop` points below its start are never kept; at the first such evaluation
+    training ends (`stop`), or goes on with its rates times `factor` (`slow`).
+    """
+
+    metric: str = "sts_dev"
+    drop: Annotated[float, Field(ge=0)] = 0.3
+    action: Literal["stop", "slow"] = "stop"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 class TrainConfig(Config):
     """How to train. Rates are peaks of the schedule; counts are of optimizer steps; `batch_size` is global.
 
     `precision: auto` is bf16 on a GPU that computes in it, else fp32; a CPU with instructions for bf16 (avx512_bf16,
     amx) takes about half the time with `bf16`, others take longer. `accumulate` cuts a step's batch into contrastive
     batches of their own whose losses are averaged (no shared negatives); `chunk` is the cached two-pass step, which
-    keeps all negatives and holds `chunk` rows in memory.
+    keeps all negatives and holds `chunk` rows in memory. `interpolate` are shares α of the way from the start to the
+    trained weights (WiSE-FT, Wortsman et al. 2022): after training the one that measures best is taken.
     """
 
     seed: int = 0
@@ -40,6 +54,8 @@ class TrainConfig(Config):
     greater_is_better: bool = True
     evaluate_every: Count | None = None
     patience: Count | None = None
+    guard: GuardConfig | None = None
+    interpolate: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
     checkpoint_every: Count | None = None
     keep: Count = 2
     log_every: Count = 10

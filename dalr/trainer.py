@@ -6,8 +6,8 @@ batches come by number, evaluation and saving are handed in.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +33,9 @@ from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
 from dalr.schedule import Restarts, epochs_done, learning_rate_factor, step_seed
+from dalr.selection import Evaluate, Selection, TrainState
 from dalr.train_config import TrainConfig
 from dalr.training_log import Clock, Event, TrainingLog
-
-Evaluate = Callable[[DualEncoder], Mapping[str, float]]
 
 
 class TrainData(Protocol):
@@ -51,27 +50,19 @@ class TrainData(Protocol):
         ...
 
 
-@dataclass
-class TrainState:
-    """What the loop remembers beside tensors; lies in the checkpoint as JSON."""
-
-    best: float | None = None
-    best_step: int = 0
-    bad_evaluations: int = 0
-    stopped: bool = False
-    seconds: float = 0.0
-    figures: dict[str, float] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: steps done, the best step and metric, seconds in all (over all resumes), last evaluation."""
+    """How a run ended: steps done, the best step and metric, seconds in all (over all resumes), last evaluation.
+
+    `alpha` is the share of the way from the start to the best weights that was taken, where `interpolate` asked for it.
+    """
 
     steps: int
     best_step: int
     best: float | None
     seconds: float
     figures: dict[str, float]
+    alpha: float | None = None
 
 
 class Trainer:
@@ -138,8 +129,10 @@ class Trainer:
         self.ema = Ema(self.names, config.ema)
         keeps_log = self.out is not None and self.accelerator.is_main_process
         self.log = TrainingLog(self.out / "log.jsonl" if keeps_log and self.out is not None else None)
-        self.best = BestWeights(None if self.out is None else self.out / "checkpoints" / "best.safetensors")
         self.state = TrainState()
+        best = BestWeights(None if self.out is None else self.out / "checkpoints" / "best.safetensors")
+        writes = self.out is None or self.accelerator.is_main_process
+        self.selection = Selection(config, self.step_module, self.ema, evaluate, best, self.state, writes=writes)
         self.step = 0
 
     @property
@@ -179,7 +172,10 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
         if self.accelerator.device.type == "cpu":
             keep_pages()
+        self.selection.remember_start()
         self._resume()
+        for event in self.selection.measure_start():
+            self._log(event)
         if self.config.trackers:
             # A tracker takes plain values only; what is a list in the config it gets as text.
             plain = {name: value for name, value in self.config.model_dump(mode="json").items() if value is not None}
@@ -190,18 +186,20 @@ class Trainer:
         with self._batches() as batches:
             while self.step < self.total_steps and not self.state.stopped:
                 self._one_step(batches, clock)
-        self._take_best()
+        self._end()
         self.step_module.eval()
         if self.config.trackers:
             self.accelerator.end_training()
         state = self.state
-        return TrainResult(self.step, state.best_step or self.step, state.best, clock.total(), state.figures)
+        best_step = state.best_step if state.kept else self.step
+        return TrainResult(self.step, best_step, state.best, clock.total(), state.figures, state.alpha)
 
     def _one_step(self, batches: Prefetch[Batch], clock: Clock) -> None:
         config, t = self.config, self.step
         first, length = self.restarts.span(t, self.total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * learning_rate_factor(t - first, length, config.warmup, config.schedule)
+            factor = learning_rate_factor(t - first, length, config.warmup, config.schedule)
+            group["lr"] = peak * factor * self.state.rate
         if self.restarts.optimizer and t in self.restarts.starts:
             self.optimizer.state.clear()
         text = self.model.text
@@ -265,42 +263,16 @@ class Trainer:
     # -- evaluation -------------------------------------------------------------------------------------------
 
     def _evaluate(self, clock: Clock) -> None:
-        assert self.evaluate is not None
-        config, state = self.config, self.state
-        self.step_module.eval()
-        with self.ema.in_place(), torch.no_grad():
-            figures = {name: float(value) for name, value in self.evaluate(self.model).items()}
-        self.step_module.train()
-        if config.metric is None:
-            state.figures = figures
-            self._log({"event": "evaluation", "step": self.step, **figures})
-            clock.pause_rate()
-            return
-        if config.metric not in figures:
-            raise ConfigError(f"train.metric: '{config.metric}' is not among the figures {', '.join(sorted(figures))}")
-        value = figures[config.metric]
-        better = state.best is None or (value > state.best if config.greater_is_better else value < state.best)
-        if better:
-            state.best, state.best_step, state.bad_evaluations = value, self.step, 0
-            if self.out is None or self.accelerator.is_main_process:
-                self.best.keep(self._kept_weights())
-        else:
-            state.bad_evaluations += 1
-        state.figures = figures
-        state.stopped = config.patience is not None and state.bad_evaluations >= config.patience
-        self._log(
-            {"event": "evaluation", "step": self.step, **figures, "best": state.best, "best_step": state.best_step}
-        )
+        for event in self.selection.evaluate(self.step):
+            self._log(event)
         clock.pause_rate()
 
-    def _kept_weights(self) -> dict[str, Tensor]:
-        """The weights that a user of the model would get now: the averages where there are some."""
-        return trained_state(self.step_module) | self.ema.tensors
-
-    def _take_best(self) -> None:
-        """Load the best weights, or without evaluation the averages, into the model."""
+    def _end(self) -> None:
+        """Put the best weights in place, or without evaluation the averages, or a share of the way to them."""
         self.accelerator.wait_for_everyone()
-        load_trained_state(self.step_module, self.best.load() if self.state.best_step else self._kept_weights())
+        self.selection.take_best()
+        for event in self.selection.interpolate(self.step):
+            self._log(event)
 
     # -- resume -----------------------------------------------------------------------------------------------
 
@@ -324,7 +296,7 @@ class Trainer:
             load_trained_state(self.step_module, checkpoint.model)
             load_optimizer_tensors(self.optimizer, self.names, checkpoint.optimizer)
             self.ema.load(checkpoint.ema)
-            self.state = TrainState(**checkpoint.state)
+            vars(self.state).update(checkpoint.state)
             self.step = checkpoint.step
         self.log.cut_after(self.step)
         if checkpoint is not None:

@@ -28,8 +28,9 @@ def train(
     language model with its head.
 
     --json prints: out, status (finished or checked), steps, best_step, metric, best, seconds, train_rows, bad_rows,
-    leaks (rows that stand in test or dev sets, or null), figures (of the last evaluation), val (retrieval on data.val,
-    as `eval retrieval` prints it, or null). For a pipeline: out, status, start (dev figures before the first stage)
+    leaks (rows that stand in test or dev sets, or null), figures (of the last evaluation), alpha (the share of the way
+    from the start that train.interpolate chose, or null), val (retrieval on data.val, as `eval retrieval` prints it, or
+    null). For a pipeline: out, status, start (dev figures before the first stage)
     and stages (each: name, kind, out, steps, seconds, train_rows, bad_rows, leaks, figures).
     """
     from dalr.config import apply_overrides, parse_config, read_yaml

@@ -12,11 +12,17 @@ from dalr.data.records import BadRow, Part, check_readable
 from dalr.errors import DataError, shortened
 
 JSONL = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet", ".pq")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def read_table(path: Path) -> Part:
-    """A file with a heading: JSON Lines by its ending, anything else by its separator (commas, tabs, …)."""
+    """A table: JSON Lines and Parquet by their ending, anything else by its separator (commas, tabs, …)."""
+    if path.suffix.lower() in PARQUET:
+        from dalr.data.hub import read_parquet
+
+        check_readable(path)
+        return read_parquet(path)[0]
     return read_jsonl(path) if path.suffix.lower() in JSONL else read_delimited(path)
 
 

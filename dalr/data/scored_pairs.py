@@ -29,6 +29,7 @@ SENTENCE_NAMES = (
     ("sentence_a", "sentence_b"),
     ("question1", "question2"),
 )
+WEIGHT_NAMES = ("weight",)
 SCORE_NAMES = ("score", "similarity", "relatedness_score", "is_duplicate", "label")
 # The columns of the STS benchmark as SentEval ships it, which has no heading.
 BENCHMARK_SCORE, BENCHMARK_SENTENCES = 4, (5, 6)
@@ -44,14 +45,28 @@ class ScoresConfig(Config):
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Sentence pairs, the similarity that people gave each."""
+    """Sentence pairs, the similarity that people gave each, and how much each counts (empty: all as much)."""
 
     first: list[str] = field(default_factory=list)
     second: list[str] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def weights(self) -> list[float]:
+        """The weight of each pair, 1 where none are given."""
+        return self.weight or [1.0] * len(self)
+
+    def chosen(self, kept: Iterable[bool]) -> "ScoredPairs":
+        """The pairs for which `kept` is true."""
+        flags = list(kept)
+
+        def some(side: list[Any]) -> list[Any]:
+            return [cell for cell, keep in zip(side, flags, strict=True) if keep] if side else []
+
+        return ScoredPairs(some(self.first), some(self.second), some(self.score), some(self.weight))
 
     def sentences(self) -> list[str]:
         """The distinct sentences, in order of first use."""
@@ -64,10 +79,11 @@ def read_scored_pairs(
     """The scored pairs of one file, and the rows that cannot be used.
 
     Args:
-        path: CSV, TSV or JSON Lines whose heading has two sentences (sentence1/sentence2, text1/text2, first/second,
-            sentence_A/sentence_B, question1/question2) and a score (score, similarity, relatedness_score,
-            is_duplicate, label); the minBERT and SICK files are such tables. Or the STS benchmark as SentEval ships
-            it: no heading, no quoting, the score in column 5, the sentences in 6 and 7.
+        path: CSV, TSV, JSON Lines or Parquet with columns for two sentences (sentence1/sentence2, text1/text2,
+            first/second, sentence_A/sentence_B, question1/question2) and a score (score, similarity,
+            relatedness_score, is_duplicate, label), and `weight`, if pairs count differently; the minBERT and SICK
+            files are such tables. Or the STS benchmark as SentEval ships it: no heading, no quoting, the score in
+            column 5, the sentences in 6 and 7.
         low, high: the range of the scores, ends included; None is open. Duplicate labels have 0 to 1.
 
     Raises DataError for a file that is missing, has not these columns, or holds no usable pair.
@@ -87,10 +103,12 @@ def read_scored_pairs(
             f"{path}: found no columns of {lacking} among {', '.join(map(repr, part.columns)) or 'none'}; expected "
             f"{' or '.join('/'.join(names) for names in SENTENCE_NAMES)}, and one of {', '.join(SCORE_NAMES)}"
         )
-    taken = _Taken(low, high, bad=part.bad)
-    cells = zip(part.rows, *(part.columns[name] for name in (*sentences, score)), strict=True)
-    for line, first, second, value in cells:
-        taken.add(part.file, line, first, second, value)
+    weight = find_column(part, WEIGHT_NAMES, None, path)
+    taken = _Taken(low, high, bad=part.bad, weighted=weight is not None)
+    weights = [None] * len(part.rows) if weight is None else part.columns[weight]
+    cells = zip(part.rows, *(part.columns[name] for name in (*sentences, score)), weights, strict=True)
+    for line, first, second, value, counts in cells:
+        taken.add(part.file, line, first, second, value, counts)
     return taken.finish(path)
 
 
@@ -142,26 +160,31 @@ def read_year(
 
 def joined(parts: Iterable[ScoredPairs]) -> ScoredPairs:
     """All pairs, one part after the other."""
+    parts = list(parts)
+    weighted = any(part.weight for part in parts)
     whole = ScoredPairs()
     for part in parts:
         whole.first.extend(part.first)
         whole.second.extend(part.second)
         whole.score.extend(part.score)
+        whole.weight.extend(part.weights() if weighted else [])
     return whole
 
 
 class _Taken:
     """The pairs taken so far, and the rows refused."""
 
-    def __init__(self, low: float | None, high: float | None, bad: list[BadRow] | None = None) -> None:
-        self.low, self.high = low, high
+    def __init__(
+        self, low: float | None, high: float | None, bad: list[BadRow] | None = None, weighted: bool = False
+    ) -> None:
+        self.low, self.high, self.weighted = low, high, weighted
         self.pairs = ScoredPairs()
         self.bad = [] if bad is None else bad
 
     def refuse(self, file: str, line: int, reason: str) -> None:
         self.bad.append(BadRow(file, line, str(line), reason))
 
-    def add(self, file: str, line: int, first: Any, second: Any, score: Any) -> None:
+    def add(self, file: str, line: int, first: Any, second: Any, score: Any, weight: Any = None) -> None:
         sentences = ["" if cell is None else str(cell).strip() for cell in (first, second)]
         try:
             value = number_in(score, "score")
@@ -169,12 +192,17 @@ class _Taken:
                 raise ValueError(f"the score {value:g} is outside {_range(self.low, self.high)}")
             if not all(sentences):
                 raise ValueError(f"sentence {1 + sentences.index('')} is empty")
+            counts = number_in(weight, "weight") if self.weighted else 1.0
+            if counts < 0:
+                raise ValueError(f"the weight {counts:g} is below 0")
         except ValueError as error:
             self.refuse(file, line, str(error))
             return
         self.pairs.first.append(sentences[0])
         self.pairs.second.append(sentences[1])
         self.pairs.score.append(value)
+        if self.weighted:
+            self.pairs.weight.append(counts)
 
     def finish(self, path: Path) -> tuple[ScoredPairs, list[BadRow]]:
         if not self.pairs.score:

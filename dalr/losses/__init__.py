@@ -19,6 +19,7 @@ from dalr.losses.shared import shared_products
 from dalr.losses.sigmoid import sigmoid_cross_modal
 from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
 from dalr.losses.soft_alignment import soft_alignment
+from dalr.losses.soft_info_nce import soft_info_nce
 from dalr.losses.triplet import triplet_info_nce
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "shared_products",
     "sigmoid_cross_modal",
     "soft_alignment",
+    "soft_info_nce",
     "triplet_info_nce",
 ]

@@ -148,7 +148,7 @@ class AlignmentObjective(Objective):
             if config.info:
                 parts["info"] = self._info(embeddings, batch, common)
             if config.score:
-                parts["score"] = self._score(embeddings, batch)
+                parts["score"] = self._score(embeddings, batch, common)
             if config.embedding:
                 parts["embedding"] = self._embedding(embeddings, batch)
             if batch.kind == "pairs" and config.uses_images:
@@ -180,13 +180,16 @@ class AlignmentObjective(Objective):
         common["negative_weight"] = self.config.negative_weight
         return self._at_widths(lambda z: losses.triplet_info_nce(*z, **common), [*pair, embeddings["negative"]])
 
-    def _score(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _score(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:
         y_B = batch.target_B
         if y_B is None or "positive" not in embeddings:
             raise ConfigError("objective.score: needs pairs of sentences with scores; name them in data.scores")
         pair = [embeddings["z1"], embeddings["positive"]]
         if self.config.score_form == "cosent":
             return self._at_widths(lambda z: losses.cosent(z[0], z[1], y_B), pair)
+        if self.config.score_form == "soft_info_nce":
+            soft = {**common, "temperature": self.config.temperature, "weight": batch.weight_B}
+            return self._at_widths(lambda z: losses.soft_info_nce(z[0], z[1], y_B, **soft), pair)
         return self._at_widths(lambda z: losses.cosine_regression(z[0], z[1], y_B, weight=batch.weight_B), pair)
 
     def _embedding(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:

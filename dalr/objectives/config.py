@@ -32,8 +32,9 @@ class ObjectiveConfig(Config):
     A weight of 0 leaves a term out. What is not given comes from the method's profile, so a saved config names every
     value that was used. `soft_temperature` is that of the teachers' similarities (`image_teacher_temperature` where
     the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
-    cross-modal temperature of the moment, held constant. `score` is regression to the scores of pairs, `embedding`
-    that to the text teachers' own embeddings. With `sentence_head: mlp` the sentence terms see the tower through a
+    cross-modal temperature of the moment, held constant. `score` teaches the scores of pairs by `score_form`
+    (regression, CoSENT, or InfoNCE with soft labels at `temperature`), `embedding` is regression to the text teachers'
+    own embeddings. With `sentence_head: mlp` the sentence terms see the tower through a
     layer with tanh that is thrown away after training (SimCSE's rule), with `none` they see what will be used; only
     then can `matryoshka` name widths at which they, and `cross`, are taken as well.
     """
@@ -62,7 +63,7 @@ class ObjectiveConfig(Config):
     rank_temperature: Temperature = 0.05
     top_k: Annotated[int, Field(ge=1)] = 10
     intra_space: Literal["sentence", "shared"] = "shared"
-    score_form: Literal["regression", "cosent"] = "regression"
+    score_form: Literal["regression", "cosent", "soft_info_nce"] = "regression"
     sentence_head: Literal["mlp", "none"] = "mlp"
     matryoshka: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     views: Literal[1, 2] = 1

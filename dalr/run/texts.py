@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.data.manifest import BadRow
-from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, read_scored_pairs
+from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs
 from dalr.data.texts import read_corpus, read_triplets
 from dalr.errors import DataError
 from dalr.evaluation.leaks import LeakCheck, chosen
@@ -51,7 +51,8 @@ class TrainingTexts:
 
     def fingerprint(self) -> str:
         """32 hex digits over what is trained on."""
-        scored = [[self.pairs.first, self.pairs.second, self.pairs.score]] if self.pairs else []
+        pairs = self.pairs
+        scored = [[pairs.first, pairs.second, pairs.score, *([pairs.weight] if pairs.weight else [])]] if pairs else []
         return hash_json([self.corpus, self.triplets, *scored])
 
 
@@ -68,9 +69,7 @@ def read_texts(data: DataSection, leaks: LeakCheck | None) -> TrainingTexts:
         found = replace(found, triplets=tuple(chosen(side, kept) for side in found.triplets))
     elif found.pairs is not None:
         kept = leaks.kept_pairs(found.pairs.first, found.pairs.second)
-        first, second = chosen(found.pairs.first, kept), chosen(found.pairs.second, kept)
-        scores = [score for score, keep in zip(found.pairs.score, kept, strict=True) if keep]
-        found = replace(found, pairs=ScoredPairs(first, second, scores))
+        found = replace(found, pairs=found.pairs.chosen(kept))
     elif found.corpus:
         kept = leaks.kept_texts(found.corpus)
         found = replace(found, corpus=chosen(found.corpus, kept))
@@ -89,14 +88,9 @@ def _read(data: DataSection) -> TrainingTexts:
         triplets, bad = read_triplets(data.triplets)
         return TrainingTexts(triplets=triplets, bad=bad)
     if data.scores:
-        pairs, bad = ScoredPairs(), []
-        for source in data.scores:
-            some, refused = read_scaled(source)
-            pairs.first.extend(some.first)
-            pairs.second.extend(some.second)
-            pairs.score.extend(some.score)
-            bad += refused
-        return TrainingTexts(pairs=pairs, bad=bad)
+        read = [read_scaled(source) for source in data.scores]
+        bad = [row for _, refused in read for row in refused]
+        return TrainingTexts(pairs=joined(pairs for pairs, _ in read), bad=bad)
     if data.corpus:
         corpus, bad = read_corpus(data.corpus)
         return TrainingTexts(corpus, bad=bad)
@@ -129,5 +123,6 @@ def sentence_rows(
         return replace(rows, positive=partners(positive), negative=partners(negative))
     if texts.pairs is not None:
         target: npt.NDArray[np.float32] = np.array(texts.pairs.score, dtype=np.float32)
-        return replace(rows, positive=partners(texts.pairs.second), target_N=target)
+        weight: npt.NDArray[np.float32] = np.array(texts.pairs.weights(), dtype=np.float32)
+        return replace(rows, positive=partners(texts.pairs.second), target_N=target, weight_N=weight)
     return rows

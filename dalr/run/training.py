@@ -34,6 +34,7 @@ class RunResult:
     bad_rows: int = 0
     leaks: dict[str, Any] | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    alpha: float | None = None
     val: dict[str, Any] | None = None
     is_main_process: bool = True
 
@@ -127,6 +128,7 @@ def carry_out(
             seconds=round(ended.seconds, 2),
             **counts,
             figures=ended.figures,
+            alpha=ended.alpha,
             val=val,
             is_main_process=main,
         )

@@ -5,6 +5,7 @@ Invariants
   without a heading or quoting.
 - A row that cannot be used (blank score, no number, out of range, empty sentence) costs itself and comes back with
   its file and line; a file without the columns, or without one usable row, is refused by name.
+- Weights are read where there are some, and go with their pairs; Parquet is a table too.
 - Text that is not UTF-8 is read as Windows-1252.
 - The real files have the published counts (data).
 """
@@ -175,3 +176,28 @@ def test_the_real_files_have_the_published_counts(data_dir: Path) -> None:
 def test_the_real_labels_have_the_published_counts(data_dir: Path, name: str, count: int, classes: int) -> None:
     texts, labels, bad = read_labelled_texts(data_dir / "minbert" / f"{name}.tsv")
     assert (len(texts), len(labels), bad, set(labels)) == (count, count, [], set(range(classes)))
+
+
+def test_weights_go_with_their_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("text1,text2,score,weight\na,b,1,0.5\nc,d,2,\ne,f,3,-1\ng,h,4,2\n")
+    pairs, bad = read_scored_pairs(path)
+    assert pairs == ScoredPairs(["a", "g"], ["b", "h"], [1.0, 4.0], [0.5, 2.0])
+    assert [(row.row, row.reason) for row in bad] == [(3, "has no weight"), (4, "the weight -1 is below 0")]
+    assert pairs.chosen([False, True]) == ScoredPairs(["g"], ["h"], [4.0], [2.0])
+    assert joined([pairs, PAIRS]).weight == [0.5, 2.0, 1.0, 1.0, 1.0]
+    assert joined([PAIRS]).weight == []
+    assert PAIRS.weights() == [1.0, 1.0, 1.0]
+    assert PAIRS.chosen([True, False, True]).score == [1.0, 5.0]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "pairs.parquet"
+    columns = {"sentence1": PAIRS.first, "sentence2": PAIRS.second, "score": PAIRS.score, "weight": [1.0, 0.0, 2.0]}
+    pq.write_table(pa.table(columns), path)
+    pairs, bad = read_scored_pairs(path)
+    assert pairs == ScoredPairs(PAIRS.first, PAIRS.second, PAIRS.score, [1.0, 0.0, 2.0])
+    assert bad == []

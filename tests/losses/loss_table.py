@@ -94,6 +94,9 @@ def _fixed() -> torch.Generator:
 
 
 ROW_WISE: dict[str, Loss] = {
+    "soft_info_nce": lambda d, **tile: losses.soft_info_nce(
+        d.a, d.b, d.score, temperature=d.temperature, group=d.ids, weight=d.weight, **tile
+    ),
     "info_nce": lambda d, **tile: losses.info_nce(
         d.a, d.b, temperature=d.temperature, group=d.ids, weight=d.weight, **tile
     ),

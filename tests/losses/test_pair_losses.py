@@ -1,4 +1,4 @@
-"""`consistency`, `matching`, `derangement`, `cosine_regression`, `cosent`, `matryoshka`, `same_group`.
+"""`consistency`, `matching`, `derangement`, `cosine_regression`, `cosent`, `soft_info_nce`, `matryoshka`, `same_group`.
 
 1. Each has the value worked out by hand, and `cosent` equals a slow twin over all pairs of pairs, ties included.
 2. A derangement never takes a row of the same group or the row itself, uses every group it can, says −1 where there
@@ -162,3 +162,21 @@ def test_teachers_are_checked() -> None:
         losses.TeacherRows([rows, rows[:2]])
     with pytest.raises(ValueError, match="square"):
         losses.DenseSimilarity(rows)
+
+
+def test_soft_info_nce_by_hand() -> None:
+    """At label 1 it is InfoNCE of both directions; in between it is the binary cross-entropy of the own probability."""
+    d = make(rows=6)
+    ones, zeros = torch.ones(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    both = [losses.info_nce(x, y, temperature=0.3) for x, y in ((d.a, d.b), (d.b, d.a))]
+    torch.testing.assert_close(losses.soft_info_nce(d.a, d.b, ones, temperature=0.3), torch.stack(both).mean())
+    logits = F.normalize(d.a) @ F.normalize(d.b).T / 0.3
+    by_hand = torch.zeros((), dtype=torch.float64)
+    for side in (logits, logits.T):
+        own = side.softmax(dim=1).diagonal()
+        by_hand = by_hand - (d.score * own.log() + (1 - d.score) * (1 - own).log()).mean() / 2
+    torch.testing.assert_close(losses.soft_info_nce(d.a, d.b, d.score, temperature=0.3), by_hand)
+    gradient = torch.autograd.grad(losses.soft_info_nce(d.a, d.a.detach(), zeros, temperature=0.3), d.a)[0]
+    assert gradient.abs().max() > 0
+    lone = make(rows=1)
+    assert losses.soft_info_nce(lone.a, lone.b, lone.score, temperature=0.3).item() == 0.0

@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image, ImageDraw
+from small_trainer import build
+
+from dalr.data.manifest import DataConfig, Manifest
+from dalr.evaluation.parts import Part
+from dalr.model import ModelConfig
+from dalr.objectives import Rows
+from dalr.training_data import pair_rows
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210), "black": (20, 20, 20)}
 SHAPES = ("square", "circle", "bar", "cross")
@@ -77,3 +84,23 @@ def write_config(tmp_path: Path) -> Callable[[Settings], Path]:
         return path
 
     return write
+
+
+HEAD = {"kind": "mlp", "hidden": 32, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def frozen(squares: Path) -> tuple[ModelConfig, Rows, Part]:
+    """A model of two frozen random towers, the training rows as features, and the validation part."""
+    shape = {
+        "text": {"name": "new", "new": {"layers": 1, "width": 32, "heads": 2, "vocab_size": 200, "max_length": 16}},
+        "image": {"name": "timm:test_resnet", "pretrained": False},
+        "dim": 16,
+        "text_head": HEAD,
+        "image_head": HEAD,
+    }
+    config = ModelConfig.model_validate(shape)
+    model = build(config, squares)
+    train = Manifest.load(squares / "train.csv", DataConfig())
+    val = Manifest.load(squares / "val.csv", DataConfig())
+    return config, pair_rows(train, model)[1], Part(*pair_rows(val, model))

@@ -49,7 +49,7 @@ def embedded(model: DualEncoder) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(model.text.encode(FIRST)), torch.from_numpy(model.text.encode(SECOND))
 
 
-@pytest.mark.parametrize("form", ["regression", "cosent"])
+@pytest.mark.parametrize("form", ["regression", "cosent", "soft_info_nce"])
 def test_scores_are_met_by_what_will_be_used(form: str) -> None:
     model = tiny_model(image=False)
     batch, (u, v) = batch_of(model), embedded(model)
@@ -60,6 +60,11 @@ def test_scores_are_met_by_what_will_be_used(form: str) -> None:
     assert y is not None
     if form == "regression":
         wanted = (batch.weight_B * (cosine - y).square()).sum() / batch.weight_B.sum()
+    elif form == "soft_info_nce":
+        logits = F.normalize(u) @ F.normalize(v).T / objective.config.temperature
+        own = [side.log_softmax(dim=1).diagonal().double() for side in (logits, logits.T)]
+        each = [-(y * log_p + (1 - y) * torch.log(-torch.expm1(log_p))) for log_p in own]
+        wanted = (batch.weight_B * torch.stack(each).mean(dim=0)).sum() / batch.weight_B.sum()
     else:
         wrong = y[:, None] > y[None, :]
         wanted = torch.log1p(torch.exp(20 * (cosine[None, :] - cosine[:, None]))[wrong].sum())

@@ -14,53 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_trainer import trainer_of
 
-from dalr.data.manifest import DataConfig, Manifest
 from dalr.errors import ConfigError, DalrError
-from dalr.evaluation.parts import Part, retrieval_evaluator
+from dalr.evaluation.parts import retrieval_evaluator
 from dalr.files import hash_tensors
-from dalr.model import DualEncoder, ModelConfig
-from dalr.objectives import ObjectiveConfig, Rows, build_objective
+from dalr.model import DualEncoder
 from dalr.schedule import learning_rate_factor
 from dalr.train_config import TrainConfig
-from dalr.trainer import Trainer
-from dalr.training_data import TrainingData, pair_rows
+from dalr.training_data import TrainingData
 from dalr.training_log import read_log
-
-HEAD = {"kind": "mlp", "hidden": 32, "dropout": 0.1}
-
-
-@pytest.fixture(scope="module")
-def frozen(squares: Path) -> tuple[ModelConfig, Rows, Part]:
-    """A model of two frozen random towers, the training rows as features, and the validation part."""
-    shape = {
-        "text": {"name": "new", "new": {"layers": 1, "width": 32, "heads": 2, "vocab_size": 200, "max_length": 16}},
-        "image": {"name": "timm:test_resnet", "pretrained": False},
-        "dim": 16,
-        "text_head": HEAD,
-        "image_head": HEAD,
-    }
-    config = ModelConfig.model_validate(shape)
-    model = build(config, squares)
-    train = Manifest.load(squares / "train.csv", DataConfig())
-    val = Manifest.load(squares / "val.csv", DataConfig())
-    return config, pair_rows(train, model)[1], Part(*pair_rows(val, model))
-
-
-def build(config: ModelConfig, squares: Path) -> DualEncoder:
-    torch.manual_seed(0)
-    texts = [text or "" for text in Manifest.load(squares / "train.csv", DataConfig()).texts]
-    return DualEncoder.build(config, corpus=texts)
-
-
-def trainer_of(squares: Path, frozen: Any, out: Path | None = None, evaluate: Any = None, **settings: Any) -> Trainer:
-    model = build(frozen[0], squares)
-    config = TrainConfig(**{"steps": 30, "batch_size": 16, "log_every": 1, "lr": 3e-3, **settings})
-    rows = config.batch_size // config.accumulate
-    data = TrainingData({"pairs": frozen[1]}, batch_size=rows, seed=config.seed, fingerprint="squares")
-    torch.manual_seed(1)
-    objective = build_objective(ObjectiveConfig(name="clip"), model)
-    return Trainer(model, objective, data, config, out=out, evaluate=evaluate)
 
 
 def losses(out: Path) -> list[float]:
