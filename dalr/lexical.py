@@ -9,7 +9,7 @@ Legend: N documents · Q queries · P pairs · W distinct words of the documents
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +66,22 @@ def reciprocal_rank_fusion(scores: Sequence[npt.NDArray[Any]], k: float = 60.0) 
             row += 1.0 / (k + len(values) - np.searchsorted(np.sort(values), values))
         fused[np.isneginf(ranking)] = -np.inf
     return fused
+
+
+def fit_tfidf(texts: Iterable[str], *, characters: bool = False) -> Any:
+    """scikit-learn's TF-IDF over words, or over runs of 3 to 5 characters within words, fitted to these texts.
+
+    `transform(texts)` gives sparse rows at length one, so that their products are cosines. Words are those
+    of BM25 here. Raises DataError when no text has a word.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    how: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (3, 5)} if characters else {"token_pattern": WORD}
+    vectorizer = TfidfVectorizer(preprocessor=normalise_caption, **how)
+    try:
+        return vectorizer.fit(dict.fromkeys(texts))
+    except ValueError:
+        raise DataError("TF-IDF: no text has a word") from None
 
 
 class BM25Index:

@@ -18,6 +18,7 @@ import yaml
 from dalr.antlm.config import LanguageConfig
 from dalr.config import Config, load_config, parse_config
 from dalr.errors import ConfigError
+from dalr.experts.labels import LabelConfig
 from dalr.run import RunConfig, load_run_config
 from dalr.run.stages import stage_config
 from dalr.simcse.stages import PipelineConfig
@@ -28,7 +29,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
 # Sections whose keys are names of one's own.
-FREE = {"stages", "evaluation.pairs", "leaks.pairs", "stages.tasks.tasks"}
+FREE = {"stages", "evaluation.pairs", "leaks.pairs", "stages.tasks.tasks", "experts"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +48,9 @@ def test_it_parses(path: Path) -> None:
 
 
 def kind_of(values: dict[str, Any]) -> type[Config]:
-    """What kind of config `dalr train` takes these values for."""
-    return PipelineConfig if "stages" in values else LanguageConfig if "schedule" in values else RunConfig
+    """What kind of config `dalr train` or `dalr label` takes these values for."""
+    known = {"stages": PipelineConfig, "schedule": LanguageConfig, "experts": LabelConfig}
+    return next((kind for key, kind in known.items() if key in values), RunConfig)
 
 
 def check_whole(values: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from dalr.simcse.stages import merged
 from tests.test_configs import check_whole
 
 ROOT = Path(__file__).parents[1]
-BASES = {"sentences": "simcse-2tier.yaml", "language": "antlm-encoder.yaml"}
+BASES = {"sentences": "simcse-2tier.yaml", "language": "antlm-encoder.yaml", "experts": "experts.yaml"}
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = [
     pytest.param(page.stem, kind, code, id=f"{page.stem}-{kind}-{number}")

@@ -34,12 +34,13 @@ FLOORS: list[set[str]] = [
     {"catalogue", "simcse", "antlm", "experts", "export", "bench"},
     {"cli", "run", "__main__"},
 ]
-# Siblings that may meet: teachers and mining read features; the trainer is several files of one subject; the
-# summary page and the benches show what their neighbours do.
+# Siblings that may meet: teachers and mining read features, and a teacher may go by words; the trainer is several files
+# of one subject; the summary page and the benches show what their neighbours do.
 SAME_FLOOR = {
     ("losses", "errors"),
     ("config", "errors"),
     ("teachers", "features"),
+    ("teachers", "lexical"),
     ("mining", "features"),
     ("trainer", "checkpoint"),
     ("trainer", "devices"),

@@ -29,7 +29,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 SCRIPTS = ["bash scripts/quickstart.sh", "bash scripts/test.sh"]
 # Sections whose commands need the real data.
-WITH_DATA = ("Sentences alone", "A language model of your own text")
+WITH_DATA = ("Sentences alone", "A language model of your own text", "Labels from several judges")
 # The same commands in seconds: two steps of a small batch on small pictures.
 TINY = ["train.steps=2", "train.batch_size=8", "train.evaluate_every=1", "model.image.image_size=32"]
 
@@ -172,6 +172,20 @@ def test_the_commands_for_language(sliced_data: Path, tmp_path: Path, monkeypatc
             arguments += ["--per-task", "2"]
         assert call(monkeypatch, arguments) == 0, line
     for left in ("runs/language/lm/config.json", "runs/from-scratch/model.json", "runs/adapted-pairs/model.json"):
+        assert (tmp_path / left).is_file()
+
+
+@pytest.mark.data
+def test_the_commands_for_labels(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DALR_DATA", str(sliced_data))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for line in lines_of(WITH_DATA[2]):
+        arguments = shlex.split(os.path.expandvars(line))
+        if arguments[1] == "train":
+            arguments += ["train.steps=2", "train.interpolate=[0.5, 1.0]", "train.batch_size=8"]
+        assert call(monkeypatch, arguments) == 0, line
+    for left in ("runs/labels.parquet", "runs/judged/model.json"):
         assert (tmp_path / left).is_file()
 
 

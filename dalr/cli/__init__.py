@@ -77,6 +77,7 @@ def main() -> None:
         eval_retrieval_text,
         eval_sts,
         eval_transfer,
+        label,
         mine,
         report,
         search,

