@@ -5,12 +5,13 @@ under another name beside the target, flushed to the disk, and renamed.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,17 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `target`, which `make` fills where there is none; of several processes one makes it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_name(f"{target.name}.lock"), "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if not target.is_dir():
+            with new_folder(target) as temporary:
+                make(temporary)
+    return target
 
 
 def remove(path: Path) -> None:

@@ -25,7 +25,7 @@ from dalr.data.records import BadRow, check_readable
 from dalr.data.sources import read_source
 from dalr.errors import DataError, one_line
 from dalr.evaluation.leaks import LeakCheck, LeakConfig, chosen
-from dalr.files import hash_bytes, hash_json, new_folder, write_json
+from dalr.files import hash_bytes, hash_json, made_once, write_json
 
 VERSION = 1
 MOST_BAD = 1000  # bad rows that are kept by name; the others are counted
@@ -92,9 +92,7 @@ def prepare_documents(config: CorpusConfig, leaks: LeakConfig | None = None) -> 
     leaks = leaks or LeakConfig()
     rules = [config.model_dump(mode="json"), leaks.model_dump(mode="json")]
     folder = cache_root() / "corpora" / hash_json([VERSION, *rules, files_identity(paths)])
-    if not (folder / "about.json").is_file():
-        with new_folder(folder) as temporary:
-            _clean_into(temporary, config, paths, LeakCheck.load(leaks))
+    made_once(folder, lambda fresh: _clean_into(fresh, config, paths, LeakCheck.load(leaks)))
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     return Documents(folder, about["counts"], [BadRow(**row) for row in about["bad"]])
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dalr.antlm.documents import Documents, sentences
 from dalr.encoders.tokens import TransformersTokenizer
 from dalr.errors import ConfigError, DataError
-from dalr.files import hash_json, new_folder, write_json
+from dalr.files import hash_json, made_once, write_json
 from dalr.lm import special_edges
 
 Packing = Literal["sentence", "document"]
@@ -54,11 +54,13 @@ def pack_text(documents: Documents, part: str, tokenizer: Any, length: int, pack
         raise ConfigError(f"data.length: {length} tokens leave no room beside {len(before) + len(after)} special ones")
     fingerprint = hash_json([VERSION, documents.folder.name, part, wrapped.digest(), length, packing, before, after])
     folder = documents.folder.parent / f"packed-{fingerprint}"
-    if not (folder / "about.json").is_file():
-        with new_folder(folder) as temporary:
-            units = _units(documents.part(part), wrapped, packing)
-            pack = _pack_sentences if packing == "sentence" else _pack_documents
-            _write(temporary, pack(units, before, after, length), len(tokenizer), length, wrapped.pad_id)
+
+    def make(fresh: Path) -> None:
+        units = _units(documents.part(part), wrapped, packing)
+        pack = _pack_sentences if packing == "sentence" else _pack_documents
+        _write(fresh, pack(units, before, after, length), len(tokenizer), length, wrapped.pad_id)
+
+    made_once(folder, make)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     if not about["rows"]:
         raise DataError(f"data: the {part} part holds no text that gives a token")

@@ -4,10 +4,8 @@ The copy is filed under what it was made from (paths, sizes and times of the fil
 below `cache_root()/packed`. One process writes it, others wait and read; a broken off copy leaves nothing.
 """
 
-import contextlib
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from dalr.data.images import StoredImage
 from dalr.data.records import BadRow, Part
 from dalr.data.shards import MemoryShards, PackedImage, ShardWriter
 from dalr.errors import DataError
-from dalr.files import hash_bytes, hash_json, new_folder, write_atomically, write_json
+from dalr.files import hash_bytes, hash_json, made_once, write_atomically, write_json
 
 VERSION = 1
 # Adds a picture's bytes under a name and gives the cell that stands for it in a column.
@@ -31,11 +29,7 @@ def packed_parts(identity: Sequence[Any], fill: Callable[[Keep], list[Part]]) ->
     """
     folder = cache_root() / "packed" / hash_json([VERSION, *identity])
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock")):
-            if not (folder / "parts.json").exists():
-                with new_folder(folder) as temporary:
-                    _write(temporary, fill)
+        made_once(folder, lambda fresh: _write(fresh, fill))
     except OSError as error:
         raise DataError(
             f"{cache_root()}: pictures cannot be unpacked here ({error.strerror}); "
@@ -82,10 +76,3 @@ def _read(folder: Path) -> list[Part]:
             ]
         parts.append(part)
     return parts
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -19,7 +19,7 @@ from dalr.experts.aggregation import AggregationConfig, aggregate, agreement_wei
 from dalr.experts.calibration import CalibrationConfig, calibrate
 from dalr.experts.judges import ExpertConfig, build_judge, checked, judge_key
 from dalr.experts.pairs import JudgedConfig, JudgedPairs
-from dalr.files import new_folder, write_json
+from dalr.files import made_once, write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,13 +110,13 @@ def expert_scores(config: ExpertConfig, pairs: JudgedPairs, cache: str | Path | 
     if key is None:
         return checked(judge.score(pairs), len(pairs)), False
     folder = (Path(cache) if cache is not None else cache_root()) / "experts" / key
-    if (folder / "scores.npy").is_file():
-        return np.load(folder / "scores.npy", allow_pickle=False), True
-    scores = checked(judge.score(pairs), len(pairs))
-    with new_folder(folder) as temporary:
-        np.save(temporary / "scores.npy", scores, allow_pickle=False)
-        write_json(temporary / "about.json", {"expert": config.model_dump(mode="json"), "pairs": len(pairs)})
-    return scores, False
+    known = folder.is_dir()
+
+    def make(fresh: Path) -> None:
+        np.save(fresh / "scores.npy", checked(judge.score(pairs), len(pairs)), allow_pickle=False)
+        write_json(fresh / "about.json", {"expert": config.model_dump(mode="json"), "pairs": len(pairs)})
+
+    return np.load(made_once(folder, make) / "scores.npy", allow_pickle=False), known
 
 
 def write_labels(path: str | Path, pairs: JudgedPairs, labels: Labels) -> None:

@@ -22,7 +22,7 @@ from dalr.encoders.text_parts import TextParts, TextSpec
 from dalr.encoders.tokens import TransformersTokenizer
 from dalr.encoders.transformers_text import TransformersText, load_tokenizer
 from dalr.errors import ConfigError
-from dalr.files import hash_json, new_folder
+from dalr.files import hash_json, made_once, new_folder
 from dalr.lm import LM_FOLDER, LanguageModel, with_head
 from dalr.model import DualEncoder, ModelConfig
 from dalr.run.assembly import Plan
@@ -148,9 +148,7 @@ def trained_tokenizer(documents: Documents, config: TokenizerConfig, max_length:
     """A tokenizer trained on the documents, or the one that the cache holds."""
     name = hash_json([documents.folder.name, config.model_dump(mode="json"), max_length])
     folder = documents.folder.parent / f"tokenizer-{name}"
-    if not folder.is_dir():
-        with new_folder(folder) as temporary:
-            train_tokenizer(documents, config, max_length).save_pretrained(temporary)
+    made_once(folder, lambda fresh: train_tokenizer(documents, config, max_length).save_pretrained(fresh))
     return load_tokenizer(folder)
 
 
