@@ -1,6 +1,6 @@
 """Language modelling as `dalr train` runs it: packed text, a network with its head, a schedule, the common trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from dalr.antlm.masking import Vocabulary
 from dalr.antlm.objective import LanguageModelling
 from dalr.antlm.packing import pack_text
 from dalr.antlm.presets import NetworkConfig, build_network
-from dalr.antlm.schedule import Timeline, parse_schedule, timeline
+from dalr.antlm.schedule import Phase, Timeline, parse_schedule, timeline
 from dalr.encoders import TextConfig, TextEncoder, build_text_encoder, resolve_name
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.encoders.text_parts import TextParts, TextSpec
 from dalr.encoders.tokens import TransformersTokenizer
-from dalr.encoders.transformers_text import TransformersText, load_tokenizer
+from dalr.encoders.transformers_text import TransformersText, load_tokenizer, position_limit
 from dalr.errors import ConfigError
 from dalr.files import hash_json, made_once, new_folder
 from dalr.lm import LM_FOLDER, LanguageModel, with_head
@@ -28,6 +28,7 @@ from dalr.model import DualEncoder, ModelConfig
 from dalr.run.assembly import Plan
 from dalr.run.training import RunResult, carry_out
 from dalr.schedule import Restarts
+from dalr.train_config import TrainConfig
 
 NEW_LENGTH = 512
 
@@ -51,19 +52,15 @@ def run_language_modelling(
 def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
     """Read and pack the text, build the network and its batches; the same config gives the same plan."""
     documents = prepare_documents(config.data, config.leaks)
-    torch.manual_seed(config.train.seed)
     phases = parse_schedule(config.schedule)
-    masked = any(phase.kind != "CLM" for phase in phases)
-    model, language_model = build_language_model(config.model, documents, masked)
-    limit = getattr(language_model.network.config, "max_position_embeddings", None)
+    torch.manual_seed(config.train.seed)
+    model, language_model = build_language_model(config.model, documents, phases)
+    limit = position_limit(language_model.network.config)
     if limit is not None and config.data.length > limit:
         raise ConfigError(f"data.length: {config.data.length} is more than the {limit} tokens of the network")
     tokenizer = language_model.tokenizer
-    has_mask = masked or tokenizer.mask_token_id is not None
-    words = Vocabulary.of(tokenizer) if has_mask else None
-    language_model.predicts_next = any(phase.kind == "MIX" for phase in phases)
-    causal = any(phase.kind != "MLM" for phase in phases)
-    language_model.trained_for = (*(("causal",) if causal else ()), *(("masked",) if masked else ()))
+    # A model that is never masked is still measured so, where it can be.
+    words = Vocabulary.of(tokenizer) if masks(phases) or tokenizer.mask_token_id is not None else None
     labeller = Labeller(words, config.masking, language_model.predicts_next)
     pack = partial(pack_text, documents, tokenizer=tokenizer, length=config.data.length, packing=config.data.packing)
     text = pack("train")
@@ -100,7 +97,7 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
     )
 
 
-def settle(config: LanguageConfig, rows: int) -> tuple[Any, Timeline]:
+def settle(config: LanguageConfig, rows: int) -> tuple[TrainConfig, Timeline]:
     """The training config with the schedule's steps and one rate for all weights, and the schedule in steps."""
     train = config.train
     given = train.model_fields_set & {"epochs", "steps"}
@@ -113,14 +110,41 @@ def settle(config: LanguageConfig, rows: int) -> tuple[Any, Timeline]:
     return train.model_copy(update={"steps": plan.steps, "text_lr": train.lr}), plan
 
 
+def masks(phases: Sequence[Phase]) -> bool:
+    """Whether any phase masks tokens, for which a network has to look ahead."""
+    return any(phase.kind != "CLM" for phase in phases)
+
+
 def build_language_model(
-    config: LanguageNetwork, documents: Documents, masked: bool = True
+    config: LanguageNetwork, documents: Documents, phases: Sequence[Phase]
 ) -> tuple[DualEncoder, LanguageModel]:
-    """The text tower in training, and the language model around its network; `masked`: it will learn to look ahead."""
+    """The text tower in training, and the language model around its network.
+
+    A decoder that learns to look ahead does so as an encoder too.
+    """
     if config.name is not None:
-        text = TextConfig(name=config.name, train="full", max_length=config.max_length, dropout=config.dropout)
+        text = TextConfig(
+            name=config.name,
+            train="full",
+            max_length=config.max_length,
+            dropout=config.dropout,
+            attention="bidirectional" if masks(phases) else None,
+        )
         encoder = build_text_encoder(text)
-        return DualEncoder(ModelConfig(text=text), encoder, None).eval(), with_head(encoder, config.name)
+        language_model = with_head(encoder, config.name)
+    else:
+        text = TextConfig(name="new", train="full", max_length=config.max_length or NEW_LENGTH)
+        encoder, language_model = new_language_model(config, documents, masks(phases))
+    language_model.predicts_next = any(phase.kind == "MIX" for phase in phases)
+    causal = ("causal",) if any(phase.kind != "MLM" for phase in phases) else ()
+    language_model.trained_for = (*causal, *(("masked",) if masks(phases) else ()))
+    return DualEncoder(ModelConfig(text=text), encoder, None).eval(), language_model
+
+
+def new_language_model(
+    config: LanguageNetwork, documents: Documents, looks_ahead: bool
+) -> tuple[TextEncoder, LanguageModel]:
+    """A fresh network with a tokenizer trained on the documents, or borrowed."""
     max_length = config.max_length or NEW_LENGTH
     if isinstance(config.tokenizer, str):
         tokenizer = _borrowed(config.tokenizer)
@@ -133,15 +157,13 @@ def build_language_model(
     spec = TextSpec(
         library="transformers",
         max_length=max_length,
-        # A decoder that learned to look ahead does so as an encoder too.
-        attention="bidirectional" if masked and new.preset == "babyllama" else "own",
+        attention="bidirectional" if looks_ahead and new.preset == "babyllama" else "own",
     )
     backbone = TransformersText(network.base_model)
     backbone.bidirectional = spec.attention == "bidirectional"
     encoder = TextEncoder(TextParts(backbone, TransformersTokenizer(tokenizer), spec))
     encoder.train_mode = "full"
-    text = TextConfig(name="new", train="full", max_length=max_length)
-    return DualEncoder(ModelConfig(text=text), encoder, None).eval(), LanguageModel(network, tokenizer)
+    return encoder, LanguageModel(network, tokenizer)
 
 
 def trained_tokenizer(documents: Documents, config: TokenizerConfig, max_length: int) -> Any:

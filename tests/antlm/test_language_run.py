@@ -149,6 +149,19 @@ def test_an_encoder_goes_on(settings: Settings, write_config: Write, minilm_dir:
     assert 0 < (first - second).abs().max() < 1e-3  # the head went on too
 
 
+def test_a_decoder_learns_to_look_ahead(settings: Settings, write_config: Write, tmp_path: Path) -> None:
+    settings["model"]["new"]["preset"] = "babyllama"
+    settings["schedule"] = "2_CLM"
+    first, second = tmp_path / "causal", tmp_path / "both"
+    assert call(str(write_config(settings)), "--out", str(first))[0] == 0
+    settings |= {"model": {"name": str(first)}, "schedule": "1_CLM+2_MLM"}
+    assert call(str(write_config(settings)), "--out", str(second))[0] == 0
+    towers = [DualEncoder.from_pretrained(folder).text for folder in (first, second)]
+    assert [tower.spec.attention for tower in towers if tower is not None] == ["own", "bidirectional"]
+    assert load_language_model(str(first)).trained_for == ("causal",)
+    assert load_language_model(str(second)).trained_for == ("causal", "masked")
+
+
 def test_two_processes_equal_one(settings: Settings, write_config: Write, tmp_path: Path) -> None:
     settings |= {"schedule": "2_CLM+2_MLM"}
     settings["model"]["dropout"] = 0.0
