@@ -9,6 +9,7 @@ and, after one unsupervised SimCSE stage of configs/simcse-2tier.yaml, on the ST
 """
 
 import argparse
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["ltg-bert", "babyllama"])
     parser.add_argument("--schedule", action="append", default=[], metavar="NAME=TEXT", help="in place of the table's")
     parser.add_argument("--epochs", type=float, default=2.4, help="of the whole run; a schedule gives their shares")
+    parser.add_argument("--words", type=int, default=1_000_000, help="of the first articles, which all cells train on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--blimp-part", default="test", choices=["dev", "test"])
     parser.add_argument("--per-task", type=int, default=200, help="pairs of each BLiMP task")
@@ -59,17 +61,19 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="train nothing, report what is there")
     options = parser.parse_args()
 
+    text = write_slice(options.data / "wikinews/articles.jsonl.gz", options.out, options.words)
     schedules = dict(entry.split("=", 1) for entry in options.schedule) or SCHEDULES
     found: dict[str, Any] = {}
     for seed in options.seeds:
         for preset in options.presets:
             for name, schedule in schedules.items():
-                figures = cell(options, preset, scaled(schedule, options.epochs / WHOLE), seed)
+                figures = cell(options, text, preset, scaled(schedule, options.epochs / WHOLE), seed)
                 if figures:
                     found.setdefault(preset, {}).setdefault(name, {})[str(seed)] = figures
     print_table(found)
     if options.json is not None:
-        recipe = {"config": read_yaml(CONFIG), "overrides": options.set, "epochs": options.epochs}
+        recipe = {"config": read_yaml(CONFIG), "overrides": options.set}
+        recipe |= {"epochs": options.epochs, "words": options.words}
         simcse = {"config": read_yaml(PIPELINE), "overrides": options.simcse}
         write_json(options.json, {**recipe, "schedules": schedules, "simcse": simcse, "cells": found})
 
@@ -80,11 +84,25 @@ def scaled(schedule: str, scale: float) -> str:
     return "+".join(f"{float(length) * scale:g}_{kind}" for length, kind in phases)
 
 
-def cell(options: argparse.Namespace, preset: str, schedule: str, seed: int) -> dict[str, Any]:
+def write_slice(articles: Path, out: Path, words: int) -> Path:
+    """The first articles, as many as hold so many words, in a file of their own."""
+    path = out / f"articles-{words}.jsonl"
+    if not path.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        with gzip.open(articles, "rt", encoding="utf-8") as source, open(path, "w", encoding="utf-8") as target:
+            for line in source:
+                words -= len((json.loads(line)["text"] or "").split())
+                if words < 0:
+                    break
+                target.write(line)
+    return path
+
+
+def cell(options: argparse.Namespace, text: Path, preset: str, schedule: str, seed: int) -> dict[str, Any]:
     """Train one language model where it is not yet, and measure it."""
     out = options.out / preset / f"{schedule}-{seed}"
     if not options.finished:
-        own = [f"model.new.preset={preset}", f"schedule={schedule}", f"train.seed={seed}"]
+        own = [f"data.paths=['{text}']", f"model.new.preset={preset}", f"schedule={schedule}", f"train.seed={seed}"]
         values = apply_overrides(read_yaml(CONFIG), [*options.set, *own])
         run_language_modelling(parse_config(LanguageConfig, values, str(CONFIG)), out)
     if not (out / "run.json").is_file():

@@ -8,6 +8,8 @@ token once, special tokens around each; a second call reads the cache; other fil
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,30 @@ def test_the_cache(stories: Path, tokenizer: Any) -> None:
     assert changed.folder != first.folder
     assert changed.counts["documents"] == first.counts["documents"] + 1
     assert np.array_equal(text.ids_NL, pack_text(first, "train", tokenizer, 32, "document").ids_NL)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
+    """Cleaned, tokenised and packed in another process: four times the text, hardly more memory."""
+    code = """
+import resource, sys
+from pathlib import Path
+from dalr.antlm.documents import CorpusConfig, prepare_documents
+from dalr.antlm.packing import pack_text
+from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
+import sklearn.linear_model, transformers
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+documents = prepare_documents(CorpusConfig(paths=[sys.argv[1]]))
+tokenizer = train_tokenizer(documents, TokenizerConfig(vocab_size=2000), 128)
+print(len(pack_text(documents, "train", tokenizer, 128, "document")), peak() - before)
+"""
+    found = []
+    for lines in (20_000, 80_000):
+        path = tmp_path / f"{lines}.txt"
+        path.write_text("".join(f"{story(n % 500)} {n % 1000} and {n % 997}\n" for n in range(lines)))
+        ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        found.append([int(number) for number in ran.stdout.split()])
+    (rows, megabytes), (more_rows, more_megabytes) = found
+    assert more_rows > 3.9 * rows
+    assert more_megabytes < megabytes + 20
