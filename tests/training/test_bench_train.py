@@ -49,13 +49,13 @@ def test_language_modelling_beside_transformers(tmp_path: Path) -> None:
         "model: {tokenizer: {vocab_size: 200}, new: {layers: 1, width: 16, heads: 2}}\n"
         "schedule: 1_CLM+1_MLM\ntrain: {batch_size: 4}\n"
     )
-    for preset in ("ltg-bert", "babyllama"):
-        options = [f"model.new.preset={preset}", "--steps", "3", "--rounds", "1", "--json"]
-        command = [sys.executable, "-m", "dalr", "bench", "language", str(config), *options]
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        assert found["tokens"] > 3 * 4 * 8
-        for figure in (found["transformers_seconds"], found["ours"]["seconds"], found["ours"]["ratio"]):
-            assert 0 < figure["min"] <= figure["median"] <= figure["max"]
-        assert set(found["tokens_per_second"]) == {"transformers", "ours"}
+    # A decoder, trained causally; an encoder is what README's command trains.
+    options = ["model.new.preset=babyllama", "--steps", "3", "--rounds", "1", "--json"]
+    command = [sys.executable, "-m", "dalr", "bench", "language", str(config), *options]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["tokens"] > 3 * 4 * 8
+    for figure in (found["transformers_seconds"], found["ours"]["seconds"], found["ours"]["ratio"]):
+        assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+    assert set(found["tokens_per_second"]) == {"transformers", "ours"}

@@ -48,6 +48,7 @@ def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path
         "bad_rows",
         "leaks",
         "figures",
+        "alpha",
         "val",
     }
     assert set(found) == wanted
