@@ -47,13 +47,14 @@ def run_stages(
     from accelerate import PartialState
 
     main, out = PartialState(cpu=on_cpu()).is_main_process, Path(out)
-    for number, name in enumerate(config.names):
+    first, *_ = [
         stage_config(config, name, config.values(name, "the stage before" if number else None), source)
+        for number, name in enumerate(config.names)
+    ]
     if dry_run:
         return PipelineResult(str(out), "checked", {}, [])
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
-    method = stage_config(config, config.names[0], config.values(config.names[0]), source).objective
-    evaluate, _ = choose_evaluation(method, None, None, settings.sts, settings.pairs)
+    evaluate, _ = choose_evaluation(first.objective, None, None, settings.sts, settings.pairs)
 
     def run_stage(name: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
         parsed = stage_config(config, name, values, source)
@@ -67,8 +68,8 @@ def run_stages(
         return _counts(result.as_json())
 
     def start() -> DualEncoder | None:
-        first = parse_config(ModelConfig, config.values(config.names[0])["model"], source)
-        return None if first.text is None or first.text.name == "new" else DualEncoder.build(first)
+        text = first.model.text
+        return None if text is None or text.name == "new" else DualEncoder.build(first.model)
 
     with lock_run(out) if main else contextlib.nullcontext():
         return run_pipeline(
