@@ -1,0 +1,72 @@
+"""The scripts that fill the tables.
+
+Invariants: each can be loaded and explains itself; the Quora pairs are cut so that no question stands in two parts;
+schedules keep their shares at any length; the slice of articles ends before its words are used up; a figure that is
+there is not made again.
+"""
+
+import gzip
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dalr.data.groups import normalise_caption
+from dalr.data.scored_pairs import read_scored_pairs
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ["antlm_results", "compression_results", "experts_results", "fashion_results", "simcse_results"]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.chdir(ROOT)
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_it_explains_itself(load: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    script = load(name)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0
+    assert f"scripts/{name}.py" in capsys.readouterr().out
+
+
+def test_no_question_crosses(load: Any, tmp_path: Path) -> None:
+    rows = [(f"question {n}", f"question {n + 1 if n % 5 else n + 100}", n % 2) for n in range(200)]
+    source = tmp_path / "pairs.tsv"
+    source.write_text("sentence1\tsentence2\tis_duplicate\n" + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in rows))
+    script = load("experts_results")
+    script.write_parts(source, tmp_path)
+    parts = {name: read_scored_pairs(tmp_path / f"{name}.tsv", high=1)[0] for name in script.SHARES}
+    assert sum(map(len, parts.values())) == 200
+    texts = {name: {normalise_caption(text) for text in pairs.sentences()} for name, pairs in parts.items()}
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not texts[one] & texts[other]
+    for name, share in script.SHARES.items():
+        assert len(parts[name]) == pytest.approx(200 * share, abs=15)
+
+
+def test_schedules_and_slices(load: Any, tmp_path: Path) -> None:
+    script = load("antlm_results")
+    assert script.scaled("4_CLM+16_MLM+4_CLM", 0.25) == "1_CLM+4_MLM+1_CLM"
+    lengths = {
+        name: sum(float(phase.split("_")[0]) for phase in text.split("+")) for name, text in script.SCHEDULES.items()
+    }
+    assert set(lengths.values()) == {script.WHOLE}
+    articles = tmp_path / "articles.jsonl.gz"
+    articles.write_bytes(gzip.compress("".join(json.dumps({"text": "a b c"}) + "\n" for _ in range(9)).encode()))
+    assert len(script.write_slice(articles, tmp_path, 10).read_text().splitlines()) == 3
+
+
+def test_a_figure_is_made_once(load: Any, tmp_path: Path) -> None:
+    measured = load("measured")
+    assert measured.json_once(tmp_path / "a.json", True, dict) is None
+    assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 1}) == {"x": 1}
+    assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 2}) == {"x": 1}
+    assert measured.spread([1.0, 3.0]) == "2.00 ± 1.41"
