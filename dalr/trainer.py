@@ -123,9 +123,7 @@ class Trainer:
             raise ConfigError(
                 "model: nothing is in training; give the model heads, or set a tower's train=full or lora"
             )
-        # One pass over the weights instead of a dozen: on a CPU a ninth of the time.
-        fused = self.accelerator.device.type == "cpu"
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, betas=config.betas, fused=fused)
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, betas=config.betas)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.step_module, self.optimizer)
         self.ema = Ema(self.names, config.ema)

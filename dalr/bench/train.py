@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def bare_loop(
     text_NH: Tensor, image_NV: Tensor, *, dim: int, hidden: int | None, batch_size: int, steps: int, lr: float
 ) -> float:
-    """Seconds that plain PyTorch takes: two heads, plain symmetric InfoNCE, AdamW as it comes; nothing is logged."""
+    """Seconds that plain PyTorch takes: two heads, plain symmetric InfoNCE, AdamW; nothing is logged or saved."""
     torch.manual_seed(0)
     heads = [_head(text_NH.shape[1], dim, hidden), _head(image_NV.shape[1], dim, hidden)]
     scale = nn.Parameter(torch.tensor(2.659))

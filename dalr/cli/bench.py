@@ -108,8 +108,7 @@ def bench_train(
 ) -> None:
     """Training of heads on cached features: our whole loop against the shortest plain PyTorch loop.
 
-    The bare loop has the same heads and batch, plain symmetric InfoNCE, AdamW as it comes (ours is the fused one on a
-    CPU), and neither logs, masks nor saves.
+    The bare loop has the same heads, batch and optimizer, plain symmetric InfoNCE, and neither logs, masks nor saves.
     Ours runs as `dalr train` does, with its log, its checkpoints and all, once with the objective clip and once with
     that of the config. All take turns within one process; ratios are taken within a round.
 
