@@ -11,11 +11,11 @@ and, after one unsupervised SimCSE stage of configs/simcse-2tier.yaml, on the ST
 import argparse
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measured import json_once, spread
+from measured import json_once, print_cells
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -70,7 +70,7 @@ def main() -> None:
                 figures = cell(options, text, preset, scaled(schedule, options.epochs / WHOLE), seed)
                 if figures:
                     found.setdefault(preset, {}).setdefault(name, {})[str(seed)] = figures
-    print_table(found)
+    print_cells(found, flat)
     if options.json is not None:
         recipe = {"config": read_yaml(CONFIG), "overrides": options.set}
         recipe |= {"epochs": options.epochs, "words": options.words}
@@ -144,20 +144,13 @@ def after_simcse(options: argparse.Namespace, start: Path, seed: int) -> dict[st
     return found
 
 
-def print_table(found: dict[str, Any]) -> None:
-    """One line a cell: each figure as mean ± sd over the seeds."""
-    for preset, cells in found.items():
-        print(f"\n{preset}")
-        for name, by_seed in cells.items():
-            columns: dict[str, list[float]] = {}
-            for figures in by_seed.values():
-                for key, value in figures.items():
-                    if key == "transfer":
-                        columns.setdefault("transfer.avg7", []).append(value["avg7"])
-                    elif key not in ("steps", "seconds"):
-                        columns.setdefault(key, []).append(value)
-            shown = "  ".join(f"{key} {spread(values)}" for key, values in columns.items())
-            print(f"  {name:18}{shown}  ({len(by_seed)} seeds)")
+def flat(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The figures that the table shows."""
+    for key, value in figures.items():
+        if key == "transfer":
+            yield "transfer.avg7", value["avg7"]
+        elif key not in ("steps", "seconds"):
+            yield key, value
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, spread
+from measured import json_once, print_cells
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -79,7 +79,7 @@ def main() -> None:
                     figures = measured(options, str(out), out) if (out / "run.json").is_file() else None
                     if figures is not None:
                         found[name].setdefault(f"{size} {rule}", {})[str(seed)] = {**figures, **kept(out)}
-    print_table(found)
+    print_cells(found, dict.items)
     if options.json is not None:
         configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
         overrides = {"labels": options.labels, "train": options.set}
@@ -161,19 +161,6 @@ def kept(out: Path) -> dict[str, float]:
     """Of the share of the way that was taken, and how far training went."""
     result = json.loads((out / "run.json").read_text())["result"]
     return {"alpha": result["alpha"], "steps": result["steps"]}
-
-
-def print_table(found: dict[str, Any]) -> None:
-    """One line a cell: each figure as mean ± sd over the seeds."""
-    for name, cells in found.items():
-        print(f"\n{name}")
-        for cell, by_seed in cells.items():
-            columns: dict[str, list[float]] = {}
-            for figures in by_seed.values():
-                for key, value in figures.items():
-                    columns.setdefault(key, []).append(value)
-            shown = "  ".join(f"{key} {spread(values)}" for key, values in columns.items())
-            print(f"  {cell:20}{shown}  ({len(by_seed)} seeds)")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,19 @@ def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
     value = make()
     write_json(path, value)
     return value
+
+
+def print_cells(found: dict[str, Any], flat: Callable[[dict[str, Any]], Iterable[tuple[str, float]]]) -> None:
+    """One line a cell of {group: {cell: {seed: figures}}}: what `flat` takes of them, as mean ± sd over the seeds."""
+    for name, cells in found.items():
+        print(f"\n{name}")
+        for cell, by_seed in cells.items():
+            columns: dict[str, list[float]] = {}
+            for figures in by_seed.values():
+                for key, value in flat(figures):
+                    columns.setdefault(key, []).append(value)
+            shown = "  ".join(f"{key} {spread(values)}" for key, values in columns.items())
+            print(f"  {cell:28}{shown}  ({len(by_seed)} seeds)")
 
 
 def spread(values: Sequence[float]) -> str:

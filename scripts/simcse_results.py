@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured import json_once, spread
+from measured import json_once, print_cells
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -61,7 +61,7 @@ def main() -> None:
                 if options.test is not None and not cell.endswith(POLICIES[1:]):
                     figures = {**figures, **test_figures(options, name, cell, seed, model)}
                 found.setdefault(name, {}).setdefault(cell, {})[str(seed)] = figures
-    print_table(found)
+    print_cells(found, flat)
     if options.json is not None:
         settings = read_yaml(options.config)
         write_json(options.json, {"config": settings, "overrides": options.set, "cells": found})
@@ -133,19 +133,6 @@ def test_figures(
 
     transfer = json_once(folder / "transfer.json", options.finished or not wanted, accuracy)
     return {key: value for key, value in (("sts", sts), ("transfer", transfer)) if value is not None}
-
-
-def print_table(found: dict[str, Any]) -> None:
-    """One line a cell: each figure as mean ± sd over the seeds."""
-    for name, cells in found.items():
-        print(f"\n{name}")
-        for cell, by_seed in cells.items():
-            columns: dict[str, list[float]] = {}
-            for figures in by_seed.values():
-                for key, value in flat(figures):
-                    columns.setdefault(key, []).append(value)
-            shown = "  ".join(f"{key} {spread(values)}" for key, values in columns.items())
-            print(f"  {cell:28}{shown}  ({len(by_seed)} seeds)")
 
 
 def flat(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:

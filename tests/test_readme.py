@@ -12,17 +12,18 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from dalr.cli import main
 from dalr.cli.report import NEXT
 from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.simcse.stages import PipelineConfig
+
+Run = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,13 +88,6 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> object:
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0
-
-
 def test_every_block_is_known() -> None:
     assert [kind for kind, _ in BLOCKS].count("python") == 1
     lines = shell_lines()
@@ -111,12 +105,12 @@ def test_the_scripts_explain_themselves(line: str) -> None:
     assert line in done.stdout
 
 
-def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_an_own_folder(own_folder: Path, dalr: Run) -> None:
     elsewhere = [line for title in WITH_DATA for line in lines_of(title)]
     for line in shell_lines():
         arguments = shlex.split(line)
         if arguments[0] == "dalr" and line not in elsewhere:
-            assert call(monkeypatch, arguments + (TINY if arguments[1] == "train" else [])) == 0, line
+            assert dalr(*arguments[1:], *(TINY if arguments[1] == "train" else []))[0] == 0, line
     for left in ("runs/mine/model.json", "runs/store/catalogue.json", "summary.html"):
         assert (own_folder / left).is_file()
 
@@ -127,7 +121,9 @@ def test_the_commands_for_an_own_folder(own_folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.data
-def test_the_commands_for_sentences(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_sentences(
+    sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dalr: Run
+) -> None:
     lines = lines_of(WITH_DATA[0])
     assert len(lines) > 5
     monkeypatch.chdir(tmp_path)
@@ -141,13 +137,15 @@ def test_the_commands_for_sentences(sliced_data: Path, tmp_path: Path, monkeypat
             arguments += [*tiny, *(f"stages.{name}.train={{steps: 2}}" for name in names)]
         elif arguments[2] == "transfer":
             arguments += ["--folds", "2"]
-        assert call(monkeypatch, arguments) == 0, line
+        assert dalr(*arguments[1:])[0] == 0, line
     for left in ("runs/sentences/stages/3-sup/model.json", "runs/hard-negatives.csv", "runs/tasks/model.json"):
         assert (tmp_path / left).is_file()
 
 
 @pytest.mark.data
-def test_the_commands_for_language(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_language(
+    sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dalr: Run
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DALR_DATA", str(sliced_data))
     for name in ("configs", "assets"):
@@ -170,13 +168,13 @@ def test_the_commands_for_language(sliced_data: Path, tmp_path: Path, monkeypatc
             arguments += TINY
         else:
             arguments += ["--per-task", "2"]
-        assert call(monkeypatch, arguments) == 0, line
+        assert dalr(*arguments[1:])[0] == 0, line
     for left in ("runs/language/lm/config.json", "runs/from-scratch/model.json", "runs/adapted-pairs/model.json"):
         assert (tmp_path / left).is_file()
 
 
 @pytest.mark.data
-def test_the_commands_for_labels(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_labels(sliced_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dalr: Run) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DALR_DATA", str(sliced_data))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -184,7 +182,7 @@ def test_the_commands_for_labels(sliced_data: Path, tmp_path: Path, monkeypatch:
         arguments = shlex.split(os.path.expandvars(line))
         if arguments[1] == "train":
             arguments += ["train.steps=2", "train.interpolate=[0.5, 1.0]", "train.batch_size=8"]
-        assert call(monkeypatch, arguments) == 0, line
+        assert dalr(*arguments[1:])[0] == 0, line
     for left in ("runs/labels.parquet", "runs/judged/model.json"):
         assert (tmp_path / left).is_file()
 
@@ -203,9 +201,10 @@ def test_pictures_are_there() -> None:
         assert (ROOT / path).stat().st_size < 600_000
 
 
-def test_the_table_names_every_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_table_names_every_command(dalr: Run) -> None:
     named = {line.split("`")[1].split()[1] for line in README.splitlines() if line.startswith("| `dalr ")}
-    assert call(monkeypatch, ["dalr", "--help"]) == 0
-    listed = re.search(r"Commands:\n(.*)", capfd.readouterr().out, flags=re.DOTALL)
+    code, out, _ = dalr("--help")
+    assert code == 0
+    listed = re.search(r"Commands:\n(.*)", out, flags=re.DOTALL)
     assert listed is not None
     assert named == {line.split()[0] for line in listed.group(1).splitlines() if re.match(r"  [a-z]", line)}

@@ -4,7 +4,6 @@ Nothing is held in memory but one document: lines are counted in a table of fixe
 in a file. Made once for the same files and rules.
 """
 
-import gzip
 import html
 import json
 import re
@@ -20,10 +19,11 @@ from pydantic import Field
 
 from dalr.config import Config
 from dalr.data.fetch import cache_root
+from dalr.data.jsonlines import decoded_lines, json_object, parsed_lines
 from dalr.data.packing import files_identity
 from dalr.data.records import BadRow, check_readable
 from dalr.data.sources import read_source
-from dalr.errors import DataError, one_line
+from dalr.errors import DataError
 from dalr.evaluation.leaks import LeakCheck, LeakConfig, chosen
 from dalr.files import hash_bytes, hash_json, made_once, write_json
 
@@ -212,29 +212,17 @@ def _rows(path: Path, config: CorpusConfig, refuse: Refuse) -> Iterator[tuple[in
     names = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
     ending = names[-1] if names else ".txt"
     if ending in (".txt", ".text"):
-        yield from _paragraphs(path, refuse) if config.paragraphs else _lines(path, refuse)
+        yield from _paragraphs(path, refuse) if config.paragraphs else decoded_lines(path, refuse)
     elif ending in (".jsonl", ".ndjson"):
         yield from _json_texts(path, config.column, refuse)
     else:
         yield from _table_texts(path, config.column, refuse)
 
 
-def _lines(path: Path, refuse: Refuse) -> Iterator[tuple[int, str]]:
-    try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                try:
-                    yield number, (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).decode("utf-8")
-                except UnicodeDecodeError as error:
-                    refuse(number, f"holds the byte 0x{raw[error.start]:02x}, which is not UTF-8")
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
-
-
 def _paragraphs(path: Path, refuse: Refuse) -> Iterator[tuple[int, str]]:
     block: list[str] = []
     first = 1
-    for number, line in _lines(path, refuse):
+    for number, line in decoded_lines(path, refuse):
         if line.strip():
             first = first if block else number
             block.append(line)
@@ -246,20 +234,13 @@ def _paragraphs(path: Path, refuse: Refuse) -> Iterator[tuple[int, str]]:
 
 
 def _json_texts(path: Path, column: str, refuse: Refuse) -> Iterator[tuple[int, str]]:
-    for number, line in _lines(path, refuse):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or column not in row:
-                there = ", ".join(map(repr, row)) if isinstance(row, dict) else f"a JSON {type(row).__name__}"
-                refuse(number, f"has no '{column}' but {there}")
-            elif isinstance(row[column], str):
-                yield number, row[column]
-            elif row[column] is not None:
-                refuse(number, f"its '{column}' is no text")
-        except (ValueError, RecursionError) as error:
-            refuse(number, f"is not JSON ({one_line(error)})")
+    for number, row in parsed_lines(path, json_object, refuse):
+        if column not in row:
+            refuse(number, f"has no '{column}' but {', '.join(map(repr, row)) or 'nothing'}")
+        elif isinstance(row[column], str):
+            yield number, row[column]
+        elif row[column] is not None:
+            refuse(number, f"its '{column}' is no text")
 
 
 def _table_texts(path: Path, column: str, refuse: Refuse) -> Iterator[tuple[int, str]]:

@@ -113,7 +113,7 @@ def _pack_documents(units: Iterable[list[int]], before: list[int], after: list[i
         start = 0
         while start < len(unit):
             room = length - used - extra
-            if room < min(SHORTEST_PIECE, len(unit) - start) or room < 1:
+            if row and room < min(SHORTEST_PIECE, len(unit) - start):
                 yield row
                 row, used = [], 0
                 continue

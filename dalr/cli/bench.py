@@ -130,8 +130,7 @@ def bench_train(
     table.add_row("bare PyTorch", f"{found['bare_seconds']['median']:.2f}", "1")
     for name in ours:
         line = found[name]
-        spread = f"{line['ratio']['median']:.2f} ({line['ratio']['min']:.2f}–{line['ratio']['max']:.2f})"
-        table.add_row(name, f"{line['seconds']['median']:.2f}", spread)
+        table.add_row(name, f"{line['seconds']['median']:.2f}", _over_rounds(line["ratio"]))
     Console().print(table)
 
 
@@ -168,8 +167,10 @@ def bench_language(
         figures = {"transformers_seconds": seconds["transformers"], **found, "tokens_per_second": rates}
         print_json({"steps": steps, "tokens": tokens, **figures})
         return
-    ratio = found["ours"]["ratio"]
-    spread = f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
-    rows = [[name, f"{rates[name]:,}", f"{seconds[name]['median']:.1f}"] for name in seconds]
-    rows = [[*row, spread if row[0] == "ours" else "1"] for row in rows]
+    ratios = {"transformers": "1", "ours": _over_rounds(found["ours"]["ratio"])}
+    rows = [[name, f"{rates[name]:,}", f"{seconds[name]['median']:.1f}", ratios[name]] for name in seconds]
     show_table(f"{tokens:,} tokens, {rounds} rounds", ["trainer", "tokens/s", "seconds", "ratio of seconds"], rows)
+
+
+def _over_rounds(figures: dict[str, float]) -> str:
+    return f"{figures['median']:.2f} ({figures['min']:.2f}–{figures['max']:.2f})"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dalr.cli import Json, command, eval_app, print_json
-from dalr.cli.options import Device
+from dalr.cli.options import Device, on_device
 from dalr.cli.progress import bar
 
 
@@ -36,15 +36,12 @@ def blimp(
     --json prints: causal and masked (of those asked for: avg, terms, tasks, in percent), pairs, part, dropped (rows
     that could not be used).
     """
-    import torch
-
     from dalr.evaluation.blimp import evaluate_blimp, read_blimp
     from dalr.lm import load_language_model
 
-    language_model = load_language_model(model)
+    language_model = on_device(load_language_model(model), device)
     scorings = _scorings(scoring, language_model.trained_for)
     tasks, dropped = read_blimp(data, part, per_task)  # type: ignore[arg-type]
-    language_model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     with bar("scoring sentences") as progress:
         found = evaluate_blimp(language_model, tasks, scorings, progress=progress)  # type: ignore[arg-type]
     if json_output:

@@ -1,12 +1,16 @@
 """Options that several commands share: which model, and what the columns of a manifest mean."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from dalr.data.manifest import Manifest
     from dalr.model import DualEncoder
+
+Module = TypeVar("Module", bound="torch.nn.Module")
 
 ModelName = Annotated[
     str, typer.Option("--model", help="A model folder (as `dalr train --out` makes it) or any encoder name.")
@@ -61,14 +65,19 @@ def load_manifest(
 
 def load_model(source: str, device: str | None = None) -> "DualEncoder":
     """The model behind `--model`, on the device asked for, or on a GPU if there is one."""
+    from dalr.model import DualEncoder
+
+    return on_device(DualEncoder.from_pretrained(source), device)
+
+
+def on_device(model: Module, device: str | None) -> Module:
+    """The model, moved to the device asked for, or to a GPU if there is one."""
     import torch
 
     from dalr.errors import UsageError
-    from dalr.model import DualEncoder
 
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return DualEncoder.from_pretrained(source).to(place)
+        return model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: cannot be used ({reason}); try cpu") from None

@@ -1,7 +1,8 @@
 """JSON Lines and plain text lines: read by `datasets`, and line by line where that fails, to say which is broken."""
 
+import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def read_jsonl(path: Path) -> Part:
     columns = _whole("json", path)
     if columns and all(len(cells) == len(lines) for cells in columns.values()):
         return Part(path.name, columns, lines)
-    return _line_by_line(path, _object)
+    return _line_by_line(path, json_object)
 
 
 def read_lines(path: Path) -> Part:
@@ -49,29 +50,43 @@ def _whole(builder: str, path: Path) -> dict[str, list[Any]] | None:
     return {name: [as_cell(cell) for cell in cells] for name, cells in columns.items()}
 
 
-def _line_by_line(path: Path, parse: Callable[[str], dict[str, Any]]) -> Part:
-    part = Part(path.name)
-    good: list[dict[str, Any]] = []
-    with open(path, "rb") as stream:
-        for line, raw in enumerate(stream, start=1):
-            content = (raw.removeprefix(_BOM) if line == 1 else raw).strip()
-            if not content:
-                continue
-            try:
-                good.append(parse(content.decode("utf-8")))
-                part.rows.append(line)
-            except UnicodeDecodeError as error:
-                part.refuse(line, f"holds the byte 0x{content[error.start]:02x}, which is not UTF-8")
-            except RecursionError:
-                part.refuse(line, "is nested too deeply")
-            except ValueError as error:
-                part.refuse(line, one_line(error))
-    names = list(dict.fromkeys(name for row in good for name in row))
-    part.columns = {name: [as_cell(row.get(name)) for row in good] for name in names}
-    return part
+def decoded_lines(path: Path, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line with its end) of a UTF-8 file or its gzip, one line in memory at a time.
+
+    A line that is not UTF-8 goes to `refuse` with its reason. Raises DataError for a file that cannot be read.
+    """
+    try:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                content = raw.removeprefix(_BOM) if number == 1 else raw
+                try:
+                    yield number, content.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    refuse(number, f"holds the byte 0x{content[error.start]:02x}, which is not UTF-8")
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
-def _object(text: str) -> dict[str, Any]:
+def parsed_lines(
+    path: Path, parse: Callable[[str], dict[str, Any]], refuse: Callable[[int, str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, parsed line) of the lines that are not blank; what `parse` cannot read goes to `refuse`."""
+    for number, line in decoded_lines(path, refuse):
+        content = line.strip()
+        if not content:
+            continue
+        try:
+            row = parse(content)
+        except RecursionError:
+            refuse(number, "is nested too deeply")
+        except ValueError as error:
+            refuse(number, one_line(error))
+        else:
+            yield number, row
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object that a line holds; ValueError where it is none."""
     try:
         row = json.loads(text)
     except ValueError as error:
@@ -79,6 +94,17 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"is a JSON {type(row).__name__}; expected an object")
     return row
+
+
+def _line_by_line(path: Path, parse: Callable[[str], dict[str, Any]]) -> Part:
+    part = Part(path.name)
+    good: list[dict[str, Any]] = []
+    for number, row in parsed_lines(path, parse, part.refuse):
+        good.append(row)
+        part.rows.append(number)
+    names = list(dict.fromkeys(name for row in good for name in row))
+    part.columns = {name: [as_cell(row.get(name)) for row in good] for name in names}
+    return part
 
 
 def _text(text: str) -> dict[str, Any]:

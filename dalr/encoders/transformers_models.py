@@ -112,30 +112,18 @@ def load_with_head(folder: Path, config: Any) -> tuple[Any, list[str]]:
         raise ModelError(
             f"{folder}: transformers has no language-model head for the architecture '{config.model_type}'"
         )
-    model, missing = _read(_auto(name), folder, config)
+    model, missing = read_model(_auto(name), folder, config)
     tied = {f"{path}.weight" for path, part in model.named_modules() if part is model.get_output_embeddings()}
     body = f"{model.base_model_prefix}."
     _check_whole(folder, [name for name in missing if name.startswith(body)])
     return model, [name for name in missing if not name.startswith(body) and name not in tied]
 
 
-def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
-    import torch
+def read_model(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
+    """The folder's weights in a class of transformers, in float32, and the tensors that the file lacks.
 
-    if not pretrained:
-        with quiet():
-            config.dtype = torch.float32
-            build = getattr(kind, "from_config", kind)
-            return build(config).eval()
-    model, missing = _read(kind, folder, config)
-    _check_whole(folder, missing)
-    if any("pooler" in name for name in missing):
-        model.pooler = None
-    return model.eval()
-
-
-def _read(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
-    """The model in float32, and the tensors that its weights file lacks."""
+    Raises ModelError where they cannot be read into that class.
+    """
     import torch
 
     with quiet():
@@ -146,6 +134,21 @@ def _read(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
     return model, sorted(report["missing_keys"])
+
+
+def _load(kind: Any, folder: Path, config: Any, pretrained: bool) -> Any:
+    import torch
+
+    if not pretrained:
+        with quiet():
+            config.dtype = torch.float32
+            build = getattr(kind, "from_config", kind)
+            return build(config).eval()
+    model, missing = read_model(kind, folder, config)
+    _check_whole(folder, missing)
+    if any("pooler" in name for name in missing):
+        model.pooler = None
+    return model.eval()
 
 
 def _check_whole(folder: Path, missing: list[str]) -> None:

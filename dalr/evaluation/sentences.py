@@ -113,5 +113,4 @@ class StoredSentences:
 
         if space != "sentence":
             raise ValueError(f"space {space!r}; only sentence embeddings are kept")
-        stored = embed_texts(texts, self._tower, self._cache)
-        return unit_rows(stored[np.arange(len(stored))].astype(np.float32))
+        return unit_rows(embed_texts(texts, self._tower, self._cache)[:])

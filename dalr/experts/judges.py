@@ -1,6 +1,6 @@
 """Experts: whatever gives a pair a number for how well its two sides fit.
 
-A new kind is a class with `score`, and its config in `JUDGES`.
+A new kind is a class with `fingerprint` and `score`, a name in `Kind`, and a line in `build_judge`.
 
 Legend: P pairs.
 """
@@ -103,7 +103,7 @@ class TextJudge:
         first, second = pairs.texts()
         prompts = self.config.prompt, self.config.partner_prompt
         sides = [
-            _rows(embed_texts(side, self.encoder, self.cache, prompt=prompt))
+            embed_texts(side, self.encoder, self.cache, prompt=prompt)[:]
             for side, prompt in zip((first, second), prompts, strict=True)
         ]
         return cosines(*sides)
@@ -131,7 +131,7 @@ class ImageTextJudge:
         model, manifest = self.model, pairs.images
         assert model.text is not None
         assert model.image is not None
-        text = _rows(embed_texts(pairs.first, model.text, self.cache))
+        text = embed_texts(pairs.first, model.text, self.cache)[:]
         rows, bad = embed_images(
             range(len(manifest)), model.image, manifest.open_image, self.cache, keys=photo_keys(manifest)
         )
@@ -139,7 +139,7 @@ class ImageTextJudge:
             raise DataError(f"{manifest.where(bad[0].position)}: {bad[0].reason}; repair the photo or drop the row")
         with torch.inference_mode():
             p = model.project_text(torch.from_numpy(text)).numpy()
-            v = model.project_image(torch.from_numpy(_rows(rows))).numpy()
+            v = model.project_image(torch.from_numpy(rows[:])).numpy()
         return cosines(p, v)
 
 
@@ -149,12 +149,10 @@ class CrossEncoderJudge:
     BATCH = 32
 
     def __init__(self, config: ExpertConfig) -> None:
-        import pickle
-
         from transformers import AutoModelForSequenceClassification
 
         from dalr.encoders import resolve_name
-        from dalr.encoders import transformers_models as library
+        from dalr.encoders.transformers_models import load_config, read_model
         from dalr.encoders.transformers_text import load_tokenizer
         from dalr.files import hash_tensors
 
@@ -162,17 +160,10 @@ class CrossEncoderJudge:
         if found.folder is None:
             raise ModelError(f"{config.name}: not a folder or hub name of a classifier of transformers")
         self.config = config
-        with library.quiet():
-            try:
-                self.model, report = AutoModelForSequenceClassification.from_pretrained(
-                    found.folder, output_loading_info=True
-                )
-            except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-                raise ModelError(f"{config.name}: cannot be loaded as a classifier ({error})") from None
-        if report["missing_keys"]:
+        self.model, missing = read_model(AutoModelForSequenceClassification, found.folder, load_config(found.folder))
+        if missing:
             raise ModelError(
-                f"{config.name}: has no trained classifier (it lacks '{sorted(report['missing_keys'])[0]}'); name the "
-                "folder of a cross-encoder"
+                f"{config.name}: has no trained classifier (it lacks '{missing[0]}'); name a cross-encoder's folder"
             )
         self.model.eval()
         self.tokenizer = load_tokenizer(found.folder)
@@ -260,11 +251,6 @@ class ColumnJudge:
                     f"{config.high:g}; mend it, or set the expert's low and high"
                 )
         return scores
-
-
-def _rows(stored: Any) -> npt.NDArray[Any]:
-    rows: npt.NDArray[Any] = stored[np.arange(len(stored))].astype(np.float32)
-    return rows
 
 
 def judge_key(judge: Judge, pairs: JudgedPairs) -> str | None:

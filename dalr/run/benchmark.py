@@ -2,20 +2,22 @@
 
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
 from dalr.antlm.config import LanguageConfig
 from dalr.antlm.objective import LanguageModelling
-from dalr.config import parse_config
+from dalr.config import Config, parse_config
 from dalr.errors import ConfigError
 from dalr.lm import LanguageModel
 from dalr.objectives import Features, Objective, ObjectiveConfig
-from dalr.run.assembly import Progress, assemble
+from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
 from dalr.run.language import assemble_language
 from dalr.trainer import Trainer
+
+Settings = TypeVar("Settings", bound=Config)
 
 
 def heads_benchmark(
@@ -41,12 +43,7 @@ def heads_benchmark(
         size = train.batch_size
         return bare_loop(text, image, dim=config.model.dim, hidden=hidden, batch_size=size, steps=steps, lr=train.lr)
 
-    def ours(settings: RunConfig) -> float:
-        plan = assemble(settings)
-        with tempfile.TemporaryDirectory() as out:
-            return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
-
-    return bare, {name: partial(ours, settings) for name, settings in plans.items()}
+    return bare, {name: _timed(assemble, settings) for name, settings in plans.items()}
 
 
 def language_benchmark(
@@ -78,13 +75,19 @@ def language_benchmark(
             share=config.masking.share,
         )
 
-    def ours() -> float:
-        plan = assemble_language(config)
+    tokens = round(text.tokens / len(text) * train.batch_size * steps)
+    return theirs, {"ours": _timed(assemble_language, config)}, tokens
+
+
+def _timed(build: Callable[[Settings], Plan[Any]], config: Settings) -> Callable[[], float]:
+    """One training as `dalr train` runs it, from a fresh plan into a folder that is thrown away; gives its seconds."""
+
+    def run() -> float:
+        plan = build(config)
         with tempfile.TemporaryDirectory() as out:
             return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
 
-    tokens = round(text.tokens / len(text) * train.batch_size * steps)
-    return theirs, {"ours": ours}, tokens
+    return run
 
 
 def _language_model(objective: Objective) -> LanguageModel:

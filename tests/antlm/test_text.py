@@ -192,6 +192,15 @@ def test_a_sentence_longer_than_a_row(tmp_path: Path, tokenizer: Any) -> None:
         pack_text(prepare_documents(corpus(path)), "train", tokenizer, 3, "sentence")
 
 
+@pytest.mark.parametrize("packing", ["sentence", "document"])
+@pytest.mark.parametrize("length", [4, 8, 9])
+def test_short_rows_hold_every_token(tmp_path: Path, tokenizer: Any, length: int, packing: Any) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("the river " * 40 + "\nthe bridge ends here\n")
+    text = pack_text(prepare_documents(corpus(path)), "train", tokenizer, length, packing)
+    assert " ".join(units(text, tokenizer)).count("river") == 40
+
+
 def test_the_cache(stories: Path, tokenizer: Any) -> None:
     first = prepare_documents(corpus(stories))
     text = pack_text(first, "train", tokenizer, 32, "document")

@@ -14,7 +14,8 @@ import csv
 import json
 import re
 import shutil
-import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from PIL import Image
 from dalr.catalogue.page import chart, duration, picture_uri, render, write_summary
 from dalr.catalogue.summary import Summary, read_truth, summarise
 from dalr.catalogue.suspects import caption_fits
-from dalr.cli import main
 from dalr.config import parse_config
 from dalr.data.manifest import Manifest
 from dalr.errors import DataError, UsageError
@@ -34,6 +34,8 @@ from dalr.evaluation.embeddings import image_features, text_features
 from dalr.model import DualEncoder
 from dalr.run import RunConfig
 from dalr.run.training import run_training
+
+Run = Callable[..., tuple[int, str, str]]
 
 DEMO = Path(__file__).parents[2] / "assets/demo"
 HOSTILE = '<script>alert("x")</script> & mug'
@@ -186,24 +188,8 @@ def test_an_unfinished_run_is_refused(model: DualEncoder, catalogue: Path, tmp_p
         summarise(tmp_path / "nothing", model, Manifest.load(catalogue), title="t")
 
 
-def test_dalr_report(
-    run: Path, catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def report(*more: str) -> tuple[object, str, str]:
-        arguments = [
-            "dalr",
-            "report",
-            "--run",
-            str(run),
-            "--data",
-            str(catalogue),
-            "--out",
-            str(tmp_path / "page.html"),
-        ]
-        monkeypatch.setattr(sys, "argv", [*arguments, *more])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (ended.value.code or 0, *capfd.readouterr())
+def test_dalr_report(run: Path, catalogue: Path, tmp_path: Path, dalr: Run) -> None:
+    report = partial(dalr, "report", "--run", run, "--data", catalogue, "--out", tmp_path / "page.html")
 
     code, out, _ = report("--json")
     assert code == 0

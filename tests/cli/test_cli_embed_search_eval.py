@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from tiny_catalogue import draw_photo, tiny_catalogue, tiny_model, write_manifest
 
-from dalr.cli import main
 from dalr.data.manifest import Manifest
 
 METRICS = ["recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "median_rank"]
@@ -36,40 +35,24 @@ def data(tmp_path: Path) -> Path:
     return tiny_catalogue(tmp_path / "data")
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Call `dalr` in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dalr", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), out, err
-
-    return call
-
-
-def test_embed_then_search(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+def test_embed_then_search(dalr: Run, model: Path, data: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     draw_photo(data.parent / "images" / "9.png", 9)
     (data.parent / "images" / "8.png").write_bytes(b"no image")
-    code, out, err = run("embed", "--model", model, "--data", data, "--out", store, "--json")
+    code, out, err = dalr("embed", "--model", model, "--data", data, "--out", store, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert list(found) == ["store", "model", "space", "rows", "embedded", "new", "bad", "bad_rows", "fingerprints"]
     assert (found["rows"], found["embedded"], found["bad"]) == (14, {"text": 14, "image": 11}, 1)
     assert found["model"] == str(model)
     assert found["bad_rows"][0]["row"] == 10
-    code, out, err = run("embed", "--model", model, "--data", data, "--out", store)
+    code, out, err = dalr("embed", "--model", model, "--data", data, "--out", store)
     assert code == 0, err
     assert "14 texts (0 new), 11 images (0 new)" in out
     assert "products.csv:10" in out
 
     photo = data.parent / "images" / "9.png"
-    code, out, err = run("search", "--store", store, photo, "-k", 3, "--json")
+    code, out, err = dalr("search", "--store", store, photo, "-k", 3, "--json")
     assert code == 0, err
     answer = json.loads(out)
     assert list(answer) == ["store", "query", "against", "results"]
@@ -81,12 +64,12 @@ def test_embed_then_search(run: Run, model: Path, data: Path, tmp_path: Path) ->
     assert (best["rank"], best["image"], best["caption"]) == (1, str(photo), Manifest.load(data).texts[9])
     assert best["score"] == pytest.approx(1, abs=1e-4)
 
-    by_image = json.loads(run("search", "--store", store, "--image", photo, "-k", 3, "--json")[1])
+    by_image = json.loads(dalr("search", "--store", store, "--image", photo, "-k", 3, "--json")[1])
     assert by_image["results"] == answer["results"]
-    both = json.loads(run("search", "--store", store, "a red dress", "--image", photo, "--json")[1])
+    both = json.loads(dalr("search", "--store", store, "a red dress", "--image", photo, "--json")[1])
     assert both["query"] == {"text": "a red dress", "image": str(photo), "image_weight": 0.5}
     assert len(both["results"]) == 10
-    code, out, err = run("search", "--store", store, "a red dress", "-k", 2)
+    code, out, err = dalr("search", "--store", store, "a red dress", "-k", 2)
     assert code == 0, err
     assert out.splitlines()[0] == "2 of 11"
     assert len(out.splitlines()) == 4
@@ -94,24 +77,24 @@ def test_embed_then_search(run: Run, model: Path, data: Path, tmp_path: Path) ->
     assert str(data.parent / "images") in out
 
 
-def test_search_refuses_a_store_whose_model_has_changed(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+def test_search_refuses_a_store_whose_model_has_changed(dalr: Run, model: Path, data: Path, tmp_path: Path) -> None:
     moved = tmp_path / "trained"
     shutil.copytree(model, moved)
     store = tmp_path / "store"
-    assert run("embed", "--model", moved, "--data", data, "--out", store, "--side", "image")[0] == 0
-    assert run("search", "--store", store, "a bag")[0] == 0
+    assert dalr("embed", "--model", moved, "--data", data, "--out", store, "--side", "image")[0] == 0
+    assert dalr("search", "--store", store, "a bag")[0] == 0
     tiny_model(seed=1).save_pretrained(moved)
-    code, out, err = run("search", "--store", store, "a bag", "--json")
+    code, out, err = dalr("search", "--store", store, "a bag", "--json")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert "run dalr embed again" in err
-    assert run("search", "--store", store, "a bag", "--model", model)[0] == 0
+    assert dalr("search", "--store", store, "a bag", "--model", model)[0] == 0
 
 
-def test_bad_usage_is_one_line_and_two(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+def test_bad_usage_is_one_line_and_two(dalr: Run, model: Path, data: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     photo = data.parent / "images" / "0.png"
-    assert run("embed", "--model", model, "--data", data, "--out", store)[0] == 0
+    assert dalr("embed", "--model", model, "--data", data, "--out", store)[0] == 0
     for arguments, message in [
         (("search", "--store", tmp_path / "none", "a"), "is not a catalogue's store"),
         (("search", "--store", store), "there is no query"),
@@ -126,13 +109,13 @@ def test_bad_usage_is_one_line_and_two(run: Run, model: Path, data: Path, tmp_pa
         (("eval", "sts", "--model", model, "--data", tmp_path), "STS12-en-test"),
         (("eval", "retrieval", "--model", model, "--data", data, "--device", "warp9"), "--device warp9"),
     ]:
-        code, out, err = run(*arguments, "--json")
+        code, out, err = dalr(*arguments, "--json")
         assert (code, out) == (2, ""), arguments
         assert message in err
         assert len(err.splitlines()) == 1, err
 
 
-def test_eval_retrieval_with_named_columns(run: Run, model: Path, data: Path) -> None:
+def test_eval_retrieval_with_named_columns(dalr: Run, model: Path, data: Path) -> None:
     manifest = Manifest.load(data)
     rows = [
         (key, image, f"words {number} of no use", text, f"p{number % 3}", "val" if number % 2 else "test")
@@ -141,7 +124,7 @@ def test_eval_retrieval_with_named_columns(run: Run, model: Path, data: Path) ->
     header = ("id", "picture_file", "remark", "heading", "product", "part")
     table = write_manifest(data.parent, rows, header)
     columns = ("--image-column", "picture_file", "--text-column", "heading", "--split-column", "part", "--split", "val")
-    code, out, err = run("eval", "retrieval", "--model", model, "--data", table, *columns, "--json")
+    code, out, err = dalr("eval", "retrieval", "--model", model, "--data", table, *columns, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert list(found) == ["text_to_image", "image_to_text", "definition"]
@@ -151,16 +134,16 @@ def test_eval_retrieval_with_named_columns(run: Run, model: Path, data: Path) ->
         assert (found[direction]["queries"], found[direction]["candidates"]) == (queries, 13 - queries)
         assert 0 < found[direction]["mrr"] <= 100
     grouped = (*columns, "--group-column", "product", "--json")
-    more = json.loads(run("eval", "retrieval", "--model", model, "--data", table, *grouped)[1])
+    more = json.loads(dalr("eval", "retrieval", "--model", model, "--data", table, *grouped)[1])
     assert more["text_to_image"]["recall@5"] > found["text_to_image"]["recall@5"]
-    code, out, err = run("eval", "retrieval", "--model", model, "--data", table, *columns)
+    code, out, err = dalr("eval", "retrieval", "--model", model, "--data", table, *columns)
     assert code == 0, err
     assert f"{found['text_to_image']['mrr']:.2f}" in out
     assert found["definition"] in out
     assert "7 queries, 6 candidates" in out
 
 
-def test_eval_sts(run: Run, model: Path, tmp_path: Path) -> None:
+def test_eval_sts(dalr: Run, model: Path, tmp_path: Path) -> None:
     words = ["a red dress", "a blue shoe", "green bag", "a white lamp", "black dress", "yellow shoe"]
     pairs = [(a, b) for a in words for b in words if a < b]
     for year in ("STS12", "STS13", "STS14", "STS15", "STS16"):
@@ -176,19 +159,19 @@ def test_eval_sts(run: Run, model: Path, tmp_path: Path) -> None:
     (tmp_path / "SICK" / "SICK_test_annotated.txt").write_text(
         "".join(["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n", *lines])
     )
-    code, out, err = run("eval", "sts", "--model", model, "--data", tmp_path, "--json")
+    code, out, err = dalr("eval", "sts", "--model", model, "--data", tmp_path, "--json")
     assert code == 0, err
     found = json.loads(out)
     scores = ["STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR", "avg"]
     assert list(found) == [*scores, "pearson", "pairs", "dev", "files", "dropped", "aggregate"]
     assert all(-100 <= found[name] <= 100 and -100 <= found["pearson"][name] <= 100 for name in scores)
-    code, out, err = run("eval", "sts", "--model", model, "--data", tmp_path)
+    code, out, err = dalr("eval", "sts", "--model", model, "--data", tmp_path)
     assert f"{found['STSB']:.2f}" in out
 
 
 @pytest.mark.slow
-def test_bench_images(run: Run, model: Path, data: Path) -> None:
-    code, out, err = run(
+def test_bench_images(dalr: Run, model: Path, data: Path) -> None:
+    code, out, err = dalr(
         "bench", "images", "--model", model, "--data", data, "--images", 16, "--rounds", 1, "--no-parts", "--json"
     )
     assert code == 0, err

@@ -8,14 +8,12 @@ Invariants
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tiny_catalogue import COLOURS, IMAGE, KINDS, tiny_model
 
-from dalr.cli import main
 from dalr.data.texts import read_triplets
 from dalr.model import DualEncoder, ModelConfig
 
@@ -35,17 +33,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> Run:
+def run(dalr: Run, model: Path, tmp_path: Path) -> Run:
     """Call `dalr mine` with the tiny model: (exit code, stdout, stderr)."""
 
     def call(*arguments: object, out: str = "triplets.csv") -> tuple[int, str, str]:
-        words = ["dalr", "mine", "--model", str(model), "--out", str(tmp_path / out), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        stdout, stderr = capfd.readouterr()
-        return int(ended.value.code or 0), stdout, stderr
+        return dalr("mine", "--model", model, "--out", tmp_path / out, *arguments)
 
     return call
 

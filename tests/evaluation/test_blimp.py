@@ -7,7 +7,8 @@ and counted; what cannot be scored, and a folder that is none, are refused by na
 """
 
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
-from dalr.cli import main
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.errors import DataError, ModelError, UsageError
 from dalr.evaluation.blimp import PairTask, evaluate_blimp, read_blimp, score_texts
 from dalr.lm import LanguageModel
+
+Run = Callable[..., tuple[int, str, str]]
 
 TEXTS = ["the dogs bark at night", "the dog bark", "a dog barks", "who barks at the old bridge near the river"]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -120,32 +122,26 @@ def test_what_is_wrong_with_files(tmp_path: Path) -> None:
         read_blimp(tmp_path)
 
 
-def test_the_command(
-    bert: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(bert: LanguageModel, tmp_path: Path, dalr: Run) -> None:
     bert.trained_for = ("causal", "masked")
     bert.save(tmp_path / "lm")
     (tmp_path / "blimp").mkdir()
     write(tmp_path / "blimp", "one", "agreement", [("a dog barks", "a dog bark")] * 2)
-
-    def call(*more: str) -> tuple[int, str]:
-        options = ["--model", str(tmp_path / "lm"), "--data", str(tmp_path / "blimp")]
-        monkeypatch.setattr(sys, "argv", ["dalr", "eval", "blimp", *options, *more])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    code, out = call("--json")
+    call = partial(dalr, "eval", "blimp", "--model", tmp_path / "lm", "--data", tmp_path / "blimp")
+    code, out, _ = call("--json")
     found = json.loads(out)
     assert code == 0
     assert set(found) == {"causal", "masked", "pairs", "part", "dropped"}
     assert found["pairs"] == 2
-    code, out = call("--scoring", "causal")
+    code, out, _ = call("--scoring", "causal")
     assert "average of 1 tasks" in out
     assert "masked" not in out
     assert call("--scoring", "both", "--part", "dev")[0] == 0
     assert call("--scoring", "left")[0] == 2
     assert call("--part", "val")[0] == 2
+    code, out, error = call("--device", "cuda:99")
+    assert (code, out, len(error.splitlines())) == (2, "", 1)
+    assert "--device cuda:99: cannot be used" in error
 
 
 @pytest.mark.data

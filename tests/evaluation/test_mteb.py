@@ -35,6 +35,8 @@ from dalr.evaluation.relevance import relevance
 from dalr.evaluation.sts import spearman
 from dalr.model import DualEncoder, ModelConfig
 
+Run = Callable[..., tuple[int, str, str]]
+
 DEMO = Path(__file__).parent.parent.parent / "assets/demo/products.csv"
 
 
@@ -194,22 +196,7 @@ def test_names_of_results(tmp_path: Path) -> None:
     assert results_name("/") == "model"
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    from dalr.cli import main
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dalr", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
-
-
-def test_the_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(dalr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mteb = load_mteb()
     from mteb_tasks import sts_task
 
@@ -218,7 +205,7 @@ def test_the_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path, m
     known = mteb.get_task
     monkeypatch.setattr(mteb, "get_task", lambda name, **rest: sts_task(pairs) if name == "Mine" else known(name))
     arguments = ("eval", "mteb", "--model", tmp_path / "model", "--out", tmp_path / "results")
-    code, out, err = run(*arguments, "--tasks", "Mine", "--json")
+    code, out, err = dalr(*arguments, "--tasks", "Mine", "--json")
     assert code == 0, err
     found = json.loads(out)
     assert list(found) == ["model", "revision", "mteb", "tasks", "failed"]
@@ -228,14 +215,14 @@ def test_the_command(run: Callable[..., tuple[int, str, str]], tmp_path: Path, m
     assert list((tmp_path / "results").rglob("LocalSts.json"))
     # A task whose data cannot be had fails alone; what lies in the folder of results is not run again.
     monkeypatch.setattr(MtebEncoder, "encode", None)
-    code, out, err = run(*arguments, "--tasks", "Mine,STS12")
+    code, out, err = dalr(*arguments, "--tasks", "Mine,STS12")
     assert code == 1
     assert "LocalSts" in out
     assert err.startswith("failed: STS12: ")
-    code, out, err = run(*arguments, "--tasks", "NFCorpuss")
+    code, out, err = dalr(*arguments, "--tasks", "NFCorpuss")
     assert (code, out) == (2, "")
     assert "Did you mean: 'NFCorpus'" in err
-    assert run(*arguments, "--tasks", " , ")[0] == 2
+    assert dalr(*arguments, "--tasks", " , ")[0] == 2
 
 
 @pytest.mark.data

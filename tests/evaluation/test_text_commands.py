@@ -9,14 +9,12 @@ Invariants
 
 import csv
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tiny_catalogue import COLOURS, KINDS, tiny_catalogue, tiny_model
-
-from dalr.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 SPREAD = [
@@ -53,19 +51,9 @@ def labels(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(dalr: Run) -> Run:
     """Call `dalr eval` in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dalr", "eval", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), out, err
-
-    return call
+    return partial(dalr, "eval")
 
 
 def test_retrieval_between_texts(run: Run, model: Path, pairs: Path) -> None:

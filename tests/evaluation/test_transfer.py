@@ -11,14 +11,13 @@ Invariants
 """
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_catalogue import tiny_model
 
-from dalr.cli import main
 from dalr.data.transfer_sets import TRANSFER_TASKS, LabelledPart, TransferSet, read_transfer_set
 from dalr.errors import DataError, UsageError
 from dalr.evaluation.sentences import embed_sentences
@@ -33,6 +32,8 @@ from dalr.evaluation.transfer import (
     score_sets,
     sentences_of,
 )
+
+Run = Callable[..., tuple[int, str, str]]
 
 PARTS = ("train", "dev", "test")
 GOOD, BAD = ("good", "fine", "lovely", "great"), ("bad", "dull", "awful", "poor")
@@ -274,20 +275,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         evaluate_transfer(Words(), folder, tasks=["CR"])
 
 
-def dalr(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["dalr", *map(str, arguments)])
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capfd.readouterr()
-    return ended.value.code or 0, out, err  # type: ignore[return-value]
-
-
-def test_the_command_prints_one_object_or_a_table(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_one_object_or_a_table(folder: Path, tmp_path: Path, dalr: Run) -> None:
     model = tmp_path / "model"
     tiny_model().save_pretrained(model)
     call = (
@@ -304,15 +292,15 @@ def test_the_command_prints_one_object_or_a_table(
         "--tasks",
         "MRPC",
     )
-    code, out, err = dalr(monkeypatch, capfd, *call, "--cache", tmp_path / "cache", "--json")
+    code, out, err = dalr(*call, "--cache", tmp_path / "cache", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert list(found)[:5] == ["MR", "SST2", "MRPC", "avg7", "avg8"]
-    code, out, err = dalr(monkeypatch, capfd, *call, "--cache", tmp_path / "cache")
+    code, out, err = dalr(*call, "--cache", tmp_path / "cache")
     assert code == 0
     assert f"{found['MRPC']:.2f}" in out
     assert f"MRPC F1: {found['f1']['MRPC']:.2f}" in out
-    smaller = json.loads(dalr(monkeypatch, capfd, *call, "--truncate-dim", 4, "--int8", "--json")[1])
+    smaller = json.loads(dalr(*call, "--truncate-dim", 4, "--int8", "--json")[1])
     assert smaller["counts"] == found["counts"]
     for more, message in (
         (("--data", tmp_path / "none"), "none: is no folder; expected the transfer sets"),
@@ -320,14 +308,12 @@ def test_the_command_prints_one_object_or_a_table(
         (("--truncate-dim", 5000), "truncate-dim 5000: the model's sentence embeddings have"),
         (("--max-train", 2), "MR has 1 rows of one class to train on, too few for 2 folds"),
     ):
-        code, out, err = dalr(monkeypatch, capfd, *call, *more, "--json")
+        code, out, err = dalr(*call, *more, "--json")
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert message in err
 
 
-def test_eval_sts_as_a_user_calls_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_sts_as_a_user_calls_it(tmp_path: Path, dalr: Run) -> None:
     model = tmp_path / "model"
     tiny_model().save_pretrained(model)
     own = tmp_path / "own.csv"
@@ -335,12 +321,12 @@ def test_eval_sts_as_a_user_calls_it(
         "sentence1,sentence2,score\na red dress,a blue shoe,1\na bag,a green bag,4\na lamp,a shoe,\nb,a bag,0\n"
     )
     call = ("eval", "sts", "--model", model, "--pairs", own)
-    code, out, err = dalr(monkeypatch, capfd, *call, "--json")
+    code, out, err = dalr(*call, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert list(found) == ["avg", "pearson", "pairs", "dev", "files", "dropped", "aggregate"]
     assert (found["files"][str(own)]["pairs"], found["dropped"]) == (3, {str(own): 1})
-    code, out, err = dalr(monkeypatch, capfd, *call, "--truncate-dim", 4, "--int8")
+    code, out, err = dalr(*call, "--truncate-dim", 4, "--int8")
     assert code == 0, err
     assert f"left out of {own}: 1 (" in out
     for arguments, message in (
@@ -356,7 +342,7 @@ def test_eval_sts_as_a_user_calls_it(
         ((*call, "--truncate-dim", 5000), "truncate-dim 5000: the model's sentence embeddings have"),
         ((*call, "--data", tmp_path, "--tasks", "STS17"), "task 'STS17' is not known; did you mean"),
     ):
-        code, out, err = dalr(monkeypatch, capfd, *arguments, "--json")
+        code, out, err = dalr(*arguments, "--json")
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert message in err
 

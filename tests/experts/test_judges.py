@@ -8,7 +8,8 @@ Parquet trains.
 """
 
 import json
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from dalr.cli import main
 from dalr.config import parse_config
 from dalr.data.scored_pairs import read_scored_pairs
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
@@ -29,6 +29,8 @@ from dalr.experts.pairs import JudgedConfig, JudgedPairs, read_judged
 from dalr.experts.report import describe_labels
 from dalr.model import DualEncoder
 from tests.tiny_catalogue import tiny_catalogue, tiny_model
+
+Run = Callable[..., tuple[int, str, str]]
 
 COLOURS, THINGS = ("red", "blue", "green", "black", "white"), ("mug", "dress", "chair", "lamp", "shoe", "bag")
 
@@ -263,28 +265,19 @@ def test_calibration_names_the_expert(tmp_path: Path) -> None:
         build_judge(ExpertConfig(kind="column"))
 
 
-def test_the_command(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(source: Path, tmp_path: Path, dalr: Run) -> None:
     config = tmp_path / "experts.yaml"
     config.write_text(json.dumps(CONFIG))
     out = tmp_path / "new/labels.parquet"
-
-    def call(*more: str) -> tuple[int, str]:
-        arguments = ["dalr", "label", str(source), *more, "--config", str(config), "--out", str(out)]
-        monkeypatch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    code, printed = call("--json")
+    call = partial(dalr, "label", source, "--config", config, "--out", out)
+    code, printed, _ = call("--json")
     found = json.loads(printed)
     assert code == 0
     assert set(found) == {"out", "pairs", "bad", "reused", "correlation", "experts", "label", "disputed"}
     pairs, bad = read_scored_pairs(out, high=1)
     assert (len(pairs), bad) == (60, [])
     assert pairs.weights() == [1.0] * 60
-    code, printed = call("aggregation.disagreement=1", "aggregation.hard_share=0")
+    code, printed, _ = call("aggregation.disagreement=1", "aggregation.hard_share=0")
     assert code == 0
     assert "ρ words" in printed
     assert "60 labels, mean" in printed
