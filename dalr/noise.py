@@ -3,19 +3,17 @@
 Three sources, all of which leave a weight of 1 where there is nothing to say:
 
 1. a `weight` column of the data (applied by the objective, not here);
-2. neighbour agreement: the captions of a picture's visual neighbours, and the pictures of a caption's text
-   neighbours, in the frozen encoders' own spaces, which have never seen these pairs;
+2. neighbour agreement (`neighbours.py`), in the frozen encoders' own spaces, which have never seen these pairs;
 3. the model's own running estimate: how far each pair's cosine stands out from its row and column of the batch,
    averaged over the epochs and re-fitted every epoch.
 
 Each score is turned into a probability by a mixture of two normals whose "does not fit" part is known: it is
-fitted to the scores of pairs put together at random. Shared by training and the audit.
+fitted to the scores of pairs put together at random.
 
-Legend: N pairs · H text width · V image width · K neighbours · R reference rows
+Legend: N pairs · H text width · V image width · K columns of group ids
 """
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,111 +22,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dalr.config import Config
 from dalr.losses import same_group
+from dalr.neighbours import NeighbourAgreement, NeighbourConfig, Scores
 
 Array = np.ndarray
-TILE = 1024
 
 
-class NoiseConfig(Config):
+class NoiseConfig(NeighbourConfig):
     """How pair weights are found (used where `objective.pair_weights` is on).
 
-    `neighbours` and `neighbour_temperature` say how many neighbours are asked and how steeply the nearer ones
-    weigh more; `references` bounds the rows among which they are sought; in each of `passes` but the first, they
-    have a say according to their own weight. From epoch `start_epoch` on the model's own estimate counts too. Where
-    the neighbours find a share of bad pairs below `least_share`, all weights are and stay 1.
+    From epoch `start_epoch` on the model's own estimate counts too. Where the neighbours find a share of bad pairs
+    below `least_share`, all weights are and stay 1.
     """
 
-    neighbours: Annotated[int, Field(ge=1)] = 20
-    neighbour_temperature: Annotated[float, Field(gt=0)] = 0.1
-    references: Annotated[int, Field(ge=100)] = 50_000
-    passes: Annotated[int, Field(ge=1)] = 3
     start_epoch: Annotated[int, Field(ge=1)] = 3
     least_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A score a pair (higher fits better), and scores of pairs put together at random, the null."""
-
-    own_N: Tensor
-    null_M: Tensor
-
-    def standardised(self) -> "Scores":
-        """In units of the null's standard deviation above its mean."""
-        mean, deviation = self.null_M.mean(), self.null_M.std().clamp(min=1e-6)
-        return Scores((self.own_N - mean) / deviation, (self.null_M - mean) / deviation)
-
-
-def neighbour_agreement(
-    text_NH: Tensor, image_NV: Tensor, ids_NK: Tensor, config: NoiseConfig, weight_N: Tensor | None = None
-) -> Scores:
-    """How well each caption fits its picture, as their neighbours see it.
-
-    The captions of a picture's nearest pictures, averaged, are compared with its own caption, in standard
-    deviations of that comparison over all captions; the same from the caption's side; the score is the mean of
-    both. Rows of one group never vouch for each other. `weight_N` in [0, 1] says how much a neighbour's word counts.
-
-    Returns scores (N,) and the null: the same scores for pairs drawn at random from different groups.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    text_NH, image_NV = _centred(text_NH), _centred(image_NV)
-    size = len(text_NH)
-    references = torch.randperm(size, generator=generator)[: config.references].sort().values
-    expected_text = _neighbour_mean(image_NV, text_NH, ids_NK, references, config, weight_N)
-    expected_image = _neighbour_mean(text_NH, image_NV, ids_NK, references, config, weight_N)
-    own = torch.arange(size)
-    other = [torch.randperm(size, generator=generator) for _ in range(max(1, math.ceil(20_000 / size)))]
-    nulls = []
-    for partner in [own, *other]:
-        # Row i's picture with row partner[i]'s caption, judged from both sides.
-        there = _outstanding(expected_text, text_NH, partner)
-        back = _outstanding(expected_image, image_NV, own, partner)
-        nulls.append((there + back) / 2)
-    differs = [~((ids_NK == ids_NK[partner]) & (ids_NK >= 0)).any(1) for partner in other]
-    return Scores(nulls[0], torch.cat([score[keep] for score, keep in zip(nulls[1:], differs, strict=True)]))
-
-
-def _centred(x_NW: Tensor) -> Tensor:
-    """Rows standardised by column and brought to unit length, so that no feature all rows share drowns the rest."""
-    x_NW = x_NW.float()
-    return F.normalize((x_NW - x_NW.mean(0)) / (x_NW.std(0) + 1e-6), dim=1)
-
-
-def _neighbour_mean(
-    from_NW: Tensor, to_NU: Tensor, ids_NK: Tensor, references: Tensor, config: NoiseConfig, weight_N: Tensor | None
-) -> Tensor:
-    """For each row, the weighted mean of the other side of its nearest references, its own group left out."""
-    result = torch.empty(len(from_NW), to_NU.shape[1])
-    pool, ids_pool = from_NW[references], ids_NK[references]
-    count = min(config.neighbours, len(references))
-    for start in range(0, len(from_NW), TILE):
-        block = slice(start, start + TILE)
-        cosine = from_NW[block] @ pool.T
-        cosine.masked_fill_(same_group(ids_NK[block], ids_pool), -1e4)
-        cosine.masked_fill_(references[None] == torch.arange(len(from_NW))[block, None], -1e4)
-        value, nearest = cosine.topk(count, dim=1)
-        share = torch.softmax(value / config.neighbour_temperature, dim=1)
-        if weight_N is not None:
-            share = share * weight_N[references][nearest]
-            share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
-        result[block] = torch.einsum("rk,rku->ru", share, to_NU[references][nearest])
-    return result
-
-
-def _outstanding(expected_NU: Tensor, side_NU: Tensor, partner: Tensor, row: Tensor | None = None) -> Tensor:
-    """How far `expected · side` of each (row, partner) stands out from that of the row with everyone."""
-    mean_U = side_NU.mean(0)
-    centred = side_NU - mean_U
-    covariance = centred.T @ centred / len(side_NU)
-    deviation = torch.einsum("nu,uw,nw->n", expected_NU, covariance, expected_NU).clamp(min=1e-8).sqrt()
-    average = expected_NU @ mean_U
-    if row is None:
-        return ((expected_NU * side_NU[partner]).sum(1) - average) / deviation
-    # From the caption's side: the expectation belongs to the caption (partner), the picture to the row.
-    return ((expected_NU[partner] * side_NU[row]).sum(1) - average[partner]) / deviation[partner]
 
 
 def fit_probability(scores: Scores, iterations: int = 100) -> tuple[Tensor, float]:
@@ -263,9 +171,10 @@ def build_pair_weights(config: NoiseConfig, text_NH: Any, image_NV: Any, ids_NK:
     rows = np.arange(size)
     text, image = (torch.from_numpy(np.asarray(side[rows], dtype=np.float32)) for side in (text_NH, image_NV))
     ids = torch.from_numpy(ids_NK)
-    scores = neighbour_agreement(text, image, ids, config)
+    agreement = NeighbourAgreement(text, image, ids, config)
+    scores = agreement.scores()
     for _ in range(config.passes - 1):
         # Another look, in which neighbours that do not fit themselves have little to say.
         fits, _ = fit_probability(scores)
-        scores = neighbour_agreement(text, image, ids, config, fits.clamp(min=0.02))
+        scores = agreement.scores(fits.clamp(min=0.02))
     return PairWeights(size, config, scores)

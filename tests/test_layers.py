@@ -15,7 +15,7 @@ ROOT = Path(dalr.__file__).parent
 FLOORS: list[set[str]] = [
     {"losses", "config", "errors", "files", "__init__"},
     {"encoders", "data"},
-    {"model", "lm", "features", "teachers", "noise", "mining", "lexical"},
+    {"model", "lm", "features", "teachers", "neighbours", "noise", "mining", "lexical"},
     {"objectives"},
     {
         "trainer",
@@ -42,6 +42,7 @@ SAME_FLOOR = {
     ("teachers", "features"),
     ("teachers", "lexical"),
     ("mining", "features"),
+    ("noise", "neighbours"),
     ("trainer", "checkpoint"),
     ("trainer", "devices"),
     ("trainer", "ema"),

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from dalr.noise import NoiseConfig, PairWeights, Scores, build_pair_weights, fit_probability, neighbour_agreement
+from dalr.neighbours import NeighbourAgreement, RandomPairs, Scores
+from dalr.noise import NoiseConfig, PairWeights, build_pair_weights, fit_probability
 
 SIZE, KINDS = 600, 30
 CONFIG = NoiseConfig()
@@ -65,7 +66,7 @@ def train_batches(weights: PairWeights, wrong: np.ndarray, ids: np.ndarray, stre
 def test_the_models_own_estimate_joins_the_neighbours() -> None:
     text, image, ids, wrong = catalogue(0.3)
     # Photos so noisy that the neighbours alone are unsure.
-    image = image + np.random.default_rng(5).normal(scale=2.0, size=image.shape).astype(np.float32)
+    image = image + np.random.default_rng(5).normal(scale=1.6, size=image.shape).astype(np.float32)
     weights = build_pair_weights(CONFIG, text, image, ids)
     assert weights.active
     before = roc_auc_score(wrong, -weights.weight_N.numpy())
@@ -109,8 +110,39 @@ def test_a_group_does_not_vouch_for_itself() -> None:
     image[odd] = image[odd[0]] + 0.01 * np.random.default_rng(0).normal(size=(10, 24))
     text[odd] = -text[odd[0]]
     ids[odd, 0] = ids[0, 0]
-    scores = neighbour_agreement(*(torch.from_numpy(x) for x in (text, image, ids)), CONFIG).standardised()
+    agreement = NeighbourAgreement(*(torch.from_numpy(x) for x in (text, image, ids)), CONFIG)
+    scores = agreement.scores().standardised()
     assert scores.own_N[:10].max() < scores.own_N[10:].median()
+
+
+def test_the_null_is_pairs_put_together_at_random() -> None:
+    text, image, ids, _ = catalogue(0.0)
+    tensors = [torch.from_numpy(x) for x in (text, image, ids)]
+    agreement = NeighbourAgreement(*tensors, CONFIG)
+    pairs = agreement.pairs
+    assert not bool(
+        ((tensors[2][pairs.picture_M] == tensors[2][pairs.caption_M]) & (tensors[2][pairs.picture_M] >= 0)).any()
+    )
+    # A catalogue whose captions are really moved so scores what the null says of these pairs.
+    moved = RandomPairs.draw(tensors[2], torch.Generator().manual_seed(1), count=1)
+    scores = agreement.scores()
+    alone = NeighbourAgreement(*tensors, CONFIG, pairs=moved).scores()
+    assert torch.equal(alone.own_N, scores.own_N)
+    assert float(alone.null_M.std()) == pytest.approx(float(scores.null_M.std()), rel=0.15)
+    folds = torch.arange(len(text)) % 3
+    within = RandomPairs.draw(tensors[2], torch.Generator().manual_seed(1), folds)
+    assert torch.equal(folds[within.picture_M], folds[within.caption_M])
+
+
+def test_some_rows_alone_score_as_among_all() -> None:
+    text, image, ids, _ = catalogue(0.2)
+    tensors = [torch.from_numpy(x) for x in (text, image, ids)]
+    rows = torch.tensor([3, 40, 7])
+    weights = torch.rand(len(text), generator=torch.Generator().manual_seed(0))
+    every = NeighbourAgreement(*tensors, CONFIG).scores(weights).own_N
+    some = NeighbourAgreement(*tensors, CONFIG, rows=rows).scores(weights)
+    torch.testing.assert_close(some.own_N, every[rows])
+    assert len(some.null_M) == 0
 
 
 def test_the_mixture_finds_the_share_and_never_falls() -> None:

@@ -1,0 +1,185 @@
+"""How well each caption fits its picture, as the neighbours of both see it.
+
+The captions of a picture's nearest pictures, averaged, are compared with its own caption, in standard deviations of
+that comparison over all captions; the same from the caption's side; the score is the mean of both. The neighbours are
+found in the frozen encoders' own spaces, which have never seen these pairs. Shared by the pair weights of training and
+by the audit.
+
+Legend: N pairs · H text width · V image width · K columns of group ids · R rows asked about · M random pairs
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from dalr.config import Config
+from dalr.losses import same_group
+
+TILE = 1024
+NULL_PAIRS = 20_000
+
+
+class NeighbourConfig(Config):
+    """Who is asked.
+
+    `neighbours` and `neighbour_temperature` say how many neighbours are asked and how steeply the nearer ones weigh
+    more; `references` bounds the rows among which they are sought; in each of `passes` but the first, they have a say
+    according to how well they fit themselves.
+    """
+
+    neighbours: Annotated[int, Field(ge=1)] = 20
+    neighbour_temperature: Annotated[float, Field(gt=0)] = 0.1
+    references: Annotated[int, Field(ge=100)] = 50_000
+    passes: Annotated[int, Field(ge=1)] = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score a pair (higher fits better), and scores of pairs put together at random, the null."""
+
+    own_N: Tensor
+    null_M: Tensor
+
+    def standardised(self) -> "Scores":
+        """In units of the null's standard deviation above its mean."""
+        mean, deviation = self.null_M.mean(), self.null_M.std().clamp(min=1e-6)
+        return Scores((self.own_N - mean) / deviation, (self.null_M - mean) / deviation)
+
+
+@dataclass(frozen=True)
+class RandomPairs:
+    """M pairs of different groups: the picture of `picture_M` with the caption of `caption_M`, as row numbers."""
+
+    picture_M: Tensor
+    caption_M: Tensor
+
+    @classmethod
+    def draw(
+        cls, ids_NK: Tensor, generator: torch.Generator, folds_N: Tensor | None = None, count: int = NULL_PAIRS
+    ) -> "RandomPairs":
+        """About `count` pairs and at least one a row; with `folds_N` both halves of a pair are of one fold."""
+        size = len(ids_NK)
+        own = torch.arange(size)
+        others = [_shuffled(folds_N, size, generator) for _ in range(max(1, math.ceil(count / max(1, size))))]
+        kept = [~((ids_NK == ids_NK[other]) & (ids_NK >= 0)).any(1) & (other != own) for other in others]
+        return cls(
+            torch.cat([own[keep] for keep in kept]),
+            torch.cat([other[keep] for other, keep in zip(others, kept, strict=True)]),
+        )
+
+
+def _shuffled(folds_N: Tensor | None, size: int, generator: torch.Generator) -> Tensor:
+    if folds_N is None:
+        return torch.randperm(size, generator=generator)
+    other = torch.empty(size, dtype=torch.long)
+    for fold in torch.unique(folds_N):
+        rows = torch.nonzero(folds_N == fold).flatten()
+        other[rows] = rows[torch.randperm(len(rows), generator=generator)]
+    return other
+
+
+class NeighbourAgreement:
+    """The neighbours of a catalogue's pictures and captions, sought once; `scores` asks them.
+
+    Args:
+        text_NH, image_NV: frozen features of N pairs.
+        ids_NK: group ids; rows of one group never vouch for each other.
+        config: see `NeighbourConfig`.
+        pairs: the random pairs of the null; None draws some.
+        rows: the R rows that are asked about, whose scores are `own_N`; None is all. The null is of all rows alone.
+    """
+
+    def __init__(
+        self,
+        text_NH: Tensor,
+        image_NV: Tensor,
+        ids_NK: Tensor,
+        config: NeighbourConfig,
+        *,
+        pairs: RandomPairs | None = None,
+        rows: Tensor | None = None,
+    ) -> None:
+        generator = torch.Generator().manual_seed(config.seed)
+        size = len(text_NH)
+        self.text_NH, self.image_NV = _centred(text_NH), _centred(image_NV)
+        self.config = config
+        self.rows_R = torch.arange(size) if rows is None else rows
+        self.references = torch.randperm(size, generator=generator)[: config.references].sort().values
+        if rows is None:
+            self.pairs = RandomPairs.draw(ids_NK, generator) if pairs is None else pairs
+        else:
+            self.pairs = RandomPairs(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+        self._of_pictures = self._nearest(self.image_NV, ids_NK)
+        self._of_captions = self._nearest(self.text_NH, ids_NK)
+
+    def scores(self, weight_N: Tensor | None = None) -> Scores:
+        """Scores of the rows asked about and of the random pairs; `weight_N` in [0, 1] says how much a row counts."""
+        text_RH = self._expected(self._of_pictures, self.text_NH, weight_N)
+        image_RV = self._expected(self._of_captions, self.image_NV, weight_N)
+        own = torch.arange(len(self.rows_R))
+        there = _outstanding(text_RH, self.text_NH, own, self.rows_R)
+        back = _outstanding(image_RV, self.image_NV, own, self.rows_R)
+        # A row's picture with another's caption: what its neighbours expect of a caption, and that caption's of a
+        # picture.
+        pairs = self.pairs
+        null_there = _outstanding(text_RH, self.text_NH, pairs.picture_M, pairs.caption_M)
+        null_back = _outstanding(image_RV, self.image_NV, pairs.caption_M, pairs.picture_M)
+        return Scores((there + back) / 2, (null_there + null_back) / 2)
+
+    def _nearest(self, from_NW: Tensor, ids_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """Row numbers and cosines (R, neighbours) of the nearest references, the row's own group left out."""
+        pool, ids_pool = from_NW[self.references], ids_NK[self.references]
+        count = min(self.config.neighbours, len(self.references))
+        found = []
+        for rows in _blocks(self.rows_R):
+            cosine = from_NW[rows] @ pool.T
+            cosine.masked_fill_(same_group(ids_NK[rows], ids_pool), -1e4)
+            cosine.masked_fill_(self.references[None] == rows[:, None], -1e4)
+            found.append(cosine.topk(count, dim=1))
+        return (
+            self.references[torch.cat([nearest.indices for nearest in found])],
+            torch.cat([nearest.values for nearest in found]),
+        )
+
+    def _expected(self, nearest: tuple[Tensor, Tensor], to_NU: Tensor, weight_N: Tensor | None) -> Tensor:
+        """For each row asked about, the weighted mean of the other side of its neighbours, (R, U)."""
+        result = torch.empty(len(self.rows_R), to_NU.shape[1])
+        for block in _blocks(torch.arange(len(self.rows_R))):
+            row, cosine = nearest[0][block], nearest[1][block]
+            share = torch.softmax(cosine / self.config.neighbour_temperature, dim=1)
+            if weight_N is not None:
+                share = share * weight_N[row]
+                share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
+            result[block] = torch.einsum("rk,rku->ru", share, to_NU[row])
+        return result
+
+
+def _centred(x_NW: Tensor) -> Tensor:
+    """Rows standardised by column and brought to unit length, so that no feature all rows share drowns the rest."""
+    x_NW = x_NW.float()
+    return F.normalize((x_NW - x_NW.mean(0)) / (x_NW.std(0) + 1e-6), dim=1)
+
+
+def _outstanding(expected_RU: Tensor, side_NU: Tensor, expecting_M: Tensor, row_M: Tensor) -> Tensor:
+    """How far `expected[expecting] · side[row]` stands out from what that expectation gives with all rows, (M,)."""
+    mean_U = side_NU.mean(0)
+    centred = side_NU - mean_U
+    covariance = centred.T @ centred / len(side_NU)
+    deviation_R = torch.cat([((block @ covariance) * block).sum(1) for block in _blocks(expected_RU)])
+    deviation_R = deviation_R.clamp(min=1e-8).sqrt()
+    average_R = expected_RU @ mean_U
+    found = [
+        ((expected_RU[expecting] * side_NU[row]).sum(1) - average_R[expecting]) / deviation_R[expecting]
+        for expecting, row in zip(_blocks(expecting_M), _blocks(row_M), strict=True)
+    ]
+    return torch.cat(found) if found else torch.zeros(0)
+
+
+def _blocks(x_N: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(x_N, TILE)
