@@ -22,6 +22,7 @@ from dalr.losses import same_group
 
 TILE = 1024
 NULL_PAIRS = 20_000
+NEAR_POOL = 10_000
 
 
 class NeighbourConfig(Config):
@@ -73,6 +74,37 @@ class RandomPairs:
             torch.cat([other[keep] for other, keep in zip(others, kept, strict=True)]),
         )
 
+    @classmethod
+    def near(
+        cls, features_NW: Tensor, ids_NK: Tensor, generator: torch.Generator, folds_N: Tensor, nearest: int = 10
+    ) -> "RandomPairs":
+        """About `NULL_PAIRS` pairs and one a row at least, whose caption is of one of the `nearest` rows by features.
+
+        Both halves are of one fold and of different groups; the nearest are sought among `NEAR_POOL` rows of the fold.
+        """
+        features_NW = _centred(features_NW)
+        pictures, captions = [], []
+        for fold in torch.unique(folds_N):
+            rows = torch.nonzero(folds_N == fold).flatten()
+            pool = rows[torch.randperm(len(rows), generator=generator)[:NEAR_POOL]]
+            for block in _blocks(rows):
+                cosine = features_NW[block] @ features_NW[pool].T
+                near = same_group(ids_NK[block], ids_NK[pool]) | (block[:, None] == pool[None])
+                found = cosine.masked_fill_(near, -1e4).topk(min(nearest, len(pool)), dim=1)
+                for _ in range(max(1, math.ceil(NULL_PAIRS / len(ids_NK)))):
+                    pick = torch.randint(found.indices.shape[1], (len(block), 1), generator=generator)
+                    known = found.values.gather(1, pick)[:, 0] > -1
+                    pictures.append(block[known])
+                    captions.append(pool[found.indices.gather(1, pick)[:, 0]][known])
+        return cls(torch.cat(pictures), torch.cat(captions))
+
+    def __len__(self) -> int:
+        return len(self.picture_M)
+
+    def and_also(self, others: "RandomPairs") -> "RandomPairs":
+        """These pairs, then the others."""
+        return RandomPairs(torch.cat([self.picture_M, others.picture_M]), torch.cat([self.caption_M, others.caption_M]))
+
 
 def _shuffled(folds_N: Tensor | None, size: int, generator: torch.Generator) -> Tensor:
     if folds_N is None:
@@ -117,6 +149,10 @@ class NeighbourAgreement:
             self.pairs = RandomPairs(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
         self._of_pictures = self._nearest(self.image_NV, ids_NK)
         self._of_captions = self._nearest(self.text_NH, ids_NK)
+
+    def nearness(self) -> tuple[Tensor, Tensor]:
+        """Mean cosine with the neighbours of each row asked about, (R,) of captions and (R,) of pictures."""
+        return self._of_captions[1].mean(1), self._of_pictures[1].mean(1)
 
     def scores(self, weight_N: Tensor | None = None) -> Scores:
         """Scores of the rows asked about and of the random pairs; `weight_N` in [0, 1] says how much a row counts."""

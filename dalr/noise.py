@@ -102,7 +102,8 @@ class PairWeights(nn.Module):
         """Note how far each pair's cosine stands out from those of its row and its column in the batch."""
         if not self.active or len(index_B) < 8:
             return
-        cosine_BB = F.normalize(p_BD.float(), dim=1) @ F.normalize(v_BD.float(), dim=1).T
+        with torch.autocast(p_BD.device.type, enabled=False):
+            cosine_BB = F.normalize(p_BD.float(), dim=1) @ F.normalize(v_BD.float(), dim=1).T
         other_BB = ~same_group(ids_BK, ids_BK)
         other_BB.fill_diagonal_(False)
         standing_BB = torch.zeros_like(cosine_BB)

@@ -77,6 +77,16 @@ def test_the_models_own_estimate_joins_the_neighbours() -> None:
     assert figures["mean_weight"] == pytest.approx(float(weights.weight_N.mean()))
 
 
+def test_under_autocast_the_estimate_stays_in_float32() -> None:
+    text, image, ids, wrong = catalogue(0.3)
+    plain, half = (build_pair_weights(CONFIG, text, image, ids) for _ in range(2))
+    assert half.active
+    train_batches(plain, wrong, ids, strength=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        train_batches(half, wrong, ids, strength=1.0)
+    torch.testing.assert_close(half.total_N, plain.total_N)
+
+
 def test_the_model_alone_finds_them_where_nothing_is_frozen() -> None:
     _, _, ids, wrong = catalogue(0.3)
     weights = PairWeights(SIZE, CONFIG)
