@@ -93,6 +93,19 @@ def open_image(
         raise DataError(f"is damaged ({detail})") from None
 
 
+def image_size(image: str | Path | bytes | StoredImage) -> tuple[int, int]:
+    """(width, height) as a viewer shows the picture, from the head of its file; DataError where that cannot be read."""
+    try:
+        with _open_regular(image) as content, Image.open(content, formats=FORMATS) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"is damaged ({one_line(error)})") from None
+    return (height, width) if turned else (width, height)
+
+
 def resolve_image(root: str | Path, written: str, allow_urls: bool = False) -> Path:
     """The local file that a manifest's image field means, never outside `root`.
 

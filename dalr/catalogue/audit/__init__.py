@@ -1,0 +1,7 @@
+"""Which rows of a catalogue are wrong, how probable that is, and why, in words."""
+
+from dalr.catalogue.audit.config import AuditConfig
+from dalr.catalogue.audit.judging import AuditedRow, AuditResult, audit_catalogue
+from dalr.catalogue.audit.output import write_audit
+
+__all__ = ["AuditConfig", "AuditResult", "AuditedRow", "audit_catalogue", "write_audit"]

@@ -1,0 +1,130 @@
+"""Heads trained on the other folds: no pair is judged by a model that saw it.
+
+Folds are cut by group and do not move when rows are added: a group's fold is a hash of its first key.
+
+Legend: N pairs · K folds · D shared width
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from dalr.config import Config
+from dalr.data.groups import connected_components
+from dalr.encoders.heads import HeadConfig
+from dalr.errors import DataError
+from dalr.features import StoredRows
+from dalr.files import hash_bytes
+from dalr.model import DualEncoder, ModelConfig
+from dalr.noise import NoiseConfig, build_pair_weights
+from dalr.objectives import Features, ObjectiveConfig, Rows, build_objective
+from dalr.train_config import TrainConfig
+from dalr.trainer import Trainer
+from dalr.training_data import TrainingData, frozen_teachers
+
+Ints = npt.NDArray[np.int64]
+SMALLEST = 200  # pairs; fewer cannot teach a head
+
+
+def _head() -> HeadConfig:
+    return HeadConfig(kind="mlp", hidden=1024, dropout=0.3, input_dropout=0.2, standardise=True)
+
+
+class CrossfitConfig(Config):
+    """What is trained on each fold: heads on the frozen towers, as `dalr train` trains them."""
+
+    dim: int = Field(default=256, ge=1)
+    text_head: HeadConfig = Field(default_factory=_head)
+    image_head: HeadConfig = Field(default_factory=_head)
+    objective: ObjectiveConfig = Field(default_factory=lambda: ObjectiveConfig(name="clip", pair_weights=True))
+    train: TrainConfig = TrainConfig(epochs=30, batch_size=256, lr=1e-3, weight_decay=1e-4, warmup=0.05, clip_norm=None)
+
+
+@dataclass(frozen=True)
+class FrozenPairs:
+    """N pairs as the frozen towers of `model` see them."""
+
+    model: DualEncoder
+    text: StoredRows
+    image: StoredRows
+    ids_NK: Ints
+
+    def rows(self, chosen: Ints) -> Rows:
+        """A training set of some of them, their own features as teachers."""
+        text, image = (Features(StoredRows(side.store, side.places[chosen])) for side in (self.text, self.image))
+        weight = np.ones(len(chosen), dtype=np.float32)
+        return frozen_teachers(Rows(self.ids_NK[chosen], weight, text=text, image=image))
+
+
+def cut_folds(ids_NK: Ints, keys: Sequence[str], count: int) -> Ints:
+    """The fold of each of N rows, 0 to `count` − 1; rows joined by a chain of groups are in one.
+
+    Raises DataError where a fold would leave too few pairs to train on.
+    """
+    labels = connected_components(ids_NK)
+    first: dict[int, str] = {}
+    for label, key in zip(labels.tolist(), keys, strict=True):
+        first[label] = min(first.get(label, key), key)
+    fold_of = {label: int(hash_bytes(b"fold", key.encode()), 16) % count for label, key in first.items()}
+    folds = np.array([fold_of[label] for label in labels.tolist()], dtype=np.int64)
+    sizes = np.bincount(folds, minlength=count)
+    if len(ids_NK) - sizes.max() < SMALLEST or sizes.min() < 2:
+        raise DataError(
+            f"crossfit: {len(ids_NK)} pairs in {len(first)} groups are too few for {count} folds; each needs "
+            f"{SMALLEST} pairs outside it. Leave --crossfit out"
+        )
+    return folds
+
+
+def train_fold(
+    pairs: FrozenPairs,
+    chosen: Ints,
+    config: CrossfitConfig,
+    noise: NoiseConfig,
+    seed: int,
+    progress: Callable[[dict[str, object]], None] | None = None,
+) -> DualEncoder:
+    """The model's towers with heads trained on the chosen pairs."""
+    whole = pairs.model.config
+    shape = ModelConfig(
+        text=whole.text, image=whole.image, dim=config.dim, text_head=config.text_head, image_head=config.image_head
+    )
+    torch.manual_seed(seed)
+    model = DualEncoder(shape, pairs.model.text, pairs.model.image)
+    rows = pairs.rows(chosen)
+    assert isinstance(rows.text, Features)
+    assert isinstance(rows.image, Features)
+    for head, column in ((model.text_head, rows.text), (model.image_head, rows.image)):
+        if head is not None and head.config.standardise:
+            head.fit_input(np.asarray(column.array[:]))
+    weights = None
+    if config.objective.pair_weights:
+        weights = build_pair_weights(noise, rows.text_teachers[0].array, rows.image_teachers[0].array, rows.ids_NK)
+    train = config.train.model_copy(update={"seed": seed, "batch_size": min(config.train.batch_size, len(chosen))})
+    data = TrainingData({"pairs": rows}, batch_size=train.batch_size, seed=seed, fingerprint="crossfit")
+    torch.manual_seed(seed)
+    objective = build_objective(config.objective, model, pair_weights=weights)
+    Trainer(model, objective, data, train, progress=progress).fit()
+    return model.eval()
+
+
+def embed_rows(
+    model: DualEncoder, pairs: FrozenPairs, rows: Ints, block: int = 8192
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors of these pairs in the model's shared space: (n, D) of captions and (n, D) of pictures."""
+    found = []
+    for project, side in ((model.project_text, pairs.text), (model.project_image, pairs.image)):
+        take = partial(_take, side)
+        with torch.inference_mode():
+            parts = [project(take(rows[at : at + block])).float() for at in range(0, len(rows), block)]
+        found.append(torch.cat(parts))
+    return found[0], found[1]
+
+
+def _take(side: StoredRows, rows: Ints) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(side[rows], dtype=np.float32))

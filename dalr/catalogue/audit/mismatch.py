@@ -1,0 +1,181 @@
+"""How probable it is that a caption does not fit its picture: several kinds of evidence, one calibrated probability.
+
+Each kind scores every pair and as many pairs put together at random, the null. How much likelier a score is among the
+catalogue's pairs than among random ones is its log-odds; those of several kinds add up. The probability follows from
+the densities alone: of the pairs with a score, the share π · null / own is there by chance, where π, the share of
+wrong pairs in all, is the largest that leaves no score with more wrong pairs than pairs. No label is needed.
+
+Legend: N pairs · M random pairs · D shared width · V image width
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dalr.neighbours import TILE, RandomPairs, Scores
+
+Floats = npt.NDArray[np.float64]
+# Where the two densities are compared to find the share of wrong pairs: quantiles of the null.
+QUANTILES = (0.1, 0.2, 0.3, 0.5)
+REFERENCES = 5_000
+
+
+@dataclass(frozen=True)
+class LogOdds:
+    """log P(score | a pair of the catalogue) − log P(score | a random pair), as a line over the score."""
+
+    slope: float
+    intercept: float
+
+    @classmethod
+    def fit(cls, scores: Scores) -> "LogOdds":
+        """By logistic regression, both sides weighing the same; never falling. NaN is a pair without this evidence."""
+        from sklearn.linear_model import LogisticRegression
+
+        own, null = (_known(side) for side in (scores.own_N, scores.null_M))
+        if len(own) < 2 or len(null) < 2 or np.ptp(np.r_[own, null]) == 0:
+            return cls(0.0, 0.0)
+        target = np.r_[np.ones(len(own)), np.zeros(len(null))]
+        fitted = LogisticRegression(class_weight="balanced").fit(np.r_[own, null][:, None], target)
+        slope = float(fitted.coef_[0, 0])
+        return cls(slope, float(fitted.intercept_[0])) if slope > 0 else cls(0.0, 0.0)
+
+    def __call__(self, score: Tensor) -> Floats:
+        """Log-odds of each pair; 0, which says nothing, where there is no score."""
+        found: Floats = np.nan_to_num(self.slope * score.double().numpy() + self.intercept, nan=0.0)
+        return found
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From scores to the probability of a mismatch: a falling curve through (`score`, `probability`)."""
+
+    odds: dict[str, LogOdds]
+    score: Floats
+    probability: Floats
+    share: float
+
+    @classmethod
+    def fit(cls, evidence: Mapping[str, Scores], random: int) -> "Calibration":
+        """From the pairs themselves and the null; see the head of this file.
+
+        The first `random` pairs of the null are what probabilities are measured by; the others, if there are any, are
+        random pairs of things that resemble each other, which teach the weights of the evidence as well.
+        """
+        from sklearn.isotonic import IsotonicRegression
+
+        odds = {name: LogOdds.fit(scores) for name, scores in evidence.items()}
+        own = sum((odds[name](scores.own_N) for name, scores in evidence.items()), np.zeros(()))
+        null = sum((odds[name](scores.null_M[:random]) for name, scores in evidence.items()), np.zeros(()))
+        share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
+        x = np.r_[own, null]
+        weight = np.r_[np.full(len(own), 1 / len(own)), np.full(len(null), 1 / len(null))]
+        target = np.r_[np.ones(len(own)), np.zeros(len(null))]
+        curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, target, sample_weight=weight)
+        place, chance = curve.X_thresholds_, curve.y_thresholds_
+        wrong = np.clip(share * (1 - chance) / np.maximum(chance, 1e-9), 0.0, 1.0)
+        return cls(odds, np.asarray(place, np.float64), np.asarray(wrong, np.float64), share)
+
+    def judge(self, evidence: Mapping[str, Tensor]) -> tuple[Floats, Floats]:
+        """(log-odds of fitting, probability of a mismatch), each (N,), of pairs with these scores."""
+        score = np.asarray(sum((self.odds[name](own) for name, own in evidence.items()), np.zeros(())), np.float64)
+        return score, np.interp(score, self.score, self.probability)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` reads."""
+        return {
+            "odds": {name: [line.slope, line.intercept] for name, line in self.odds.items()},
+            "score": self.score.tolist(),
+            "probability": self.probability.tolist(),
+            "share": self.share,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Calibration":
+        """What `as_json` wrote."""
+        odds = {name: LogOdds(*line) for name, line in values["odds"].items()}
+        return cls(odds, np.array(values["score"]), np.array(values["probability"]), float(values["share"]))
+
+
+def cosine_scores(text_ND: Tensor, image_ND: Tensor, pairs: RandomPairs, rows_R: Tensor | None = None) -> Scores:
+    """How far a pair's cosine stands out from those of its picture and of its caption with all others.
+
+    Both in standard deviations, and their mean. Unit vectors of the shared space.
+    """
+    rows = torch.arange(len(text_ND)) if rows_R is None else rows_R
+    text, image = _Spread.of(text_ND), _Spread.of(image_ND)
+
+    def standing(picture: Tensor, caption: Tensor) -> Tensor:
+        found = []
+        for v, t in zip(torch.split(picture, TILE), torch.split(caption, TILE), strict=True):
+            cosine = (image_ND[v] * text_ND[t]).sum(1)
+            found.append((text.standing(image_ND[v], cosine) + image.standing(text_ND[t], cosine)) / 2)
+        return torch.cat(found) if found else torch.zeros(0)
+
+    return Scores(standing(rows, rows), standing(pairs.picture_M, pairs.caption_M))
+
+
+def sibling_scores(
+    image_NV: Tensor, captions_N: npt.NDArray[np.int64], pairs: RandomPairs, rows_R: Tensor | None = None, seed: int = 0
+) -> Scores:
+    """How near a picture is to the nearest other picture of its caption, against pictures in general.
+
+    −log of the share of all pictures that are nearer; NaN where the caption (`captions_N`, its number, -1 for none) has
+    no other picture. Other pictures of one caption are those of other rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = len(image_NV)
+    image_NV = torch.nn.functional.normalize(image_NV.float() - image_NV.float().mean(0), dim=1)
+    pool = image_NV[torch.randperm(size, generator=generator)[:REFERENCES]]
+    members: dict[int, list[int]] = {}
+    for row, caption in enumerate(captions_N.tolist()):
+        if caption >= 0:
+            members.setdefault(caption, []).append(row)
+
+    def standing(picture: Tensor, caption: Tensor) -> Tensor:
+        found = torch.full((len(picture),), float("nan"))
+        asked, near = [], []
+        for place, (row, other) in enumerate(zip(picture.tolist(), caption.tolist(), strict=True)):
+            rest = [one for one in members.get(int(captions_N[other]), []) if one not in (row, other)]
+            if rest:
+                asked.append(place)
+                near.append(float((image_NV[rest] @ image_NV[row]).max()))
+        for places, best in zip(_in_blocks(asked), _in_blocks(near), strict=True):
+            cosine = image_NV[picture[places]] @ pool.T
+            nearer = (cosine > torch.tensor(best)[:, None]).float().mean(1)
+            found[places] = -torch.log(nearer + 1 / len(pool))
+        return found
+
+    rows = torch.arange(size) if rows_R is None else rows_R
+    return Scores(standing(rows, rows), standing(pairs.picture_M, pairs.caption_M))
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Mean and covariance of vectors, which give mean and deviation of their cosines with any other."""
+
+    mean_D: Tensor
+    covariance_DD: Tensor
+
+    @classmethod
+    def of(cls, x_ND: Tensor) -> "_Spread":
+        mean_D = x_ND.mean(0)
+        return cls(mean_D, (x_ND.T @ x_ND) / len(x_ND) - torch.outer(mean_D, mean_D))
+
+    def standing(self, with_BD: Tensor, cosine_B: Tensor) -> Tensor:
+        deviation = ((with_BD @ self.covariance_DD) * with_BD).sum(1).clamp(min=1e-8).sqrt()
+        return (cosine_B - with_BD @ self.mean_D) / deviation
+
+
+def _known(scores: Tensor) -> Floats:
+    values = scores.double().numpy()
+    return values[np.isfinite(values)]  # type: ignore[no-any-return]
+
+
+def _in_blocks(values: list[Any]) -> list[list[Any]]:
+    return [values[start : start + TILE] for start in range(0, len(values), TILE)]

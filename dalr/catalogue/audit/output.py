@@ -1,0 +1,123 @@
+"""What an audit leaves: a table of all rows, the same for a spreadsheet, a summary, and a manifest to train on."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from dalr.catalogue.audit.config import AuditConfig
+from dalr.catalogue.audit.judging import AuditedRow, AuditResult
+from dalr.data.manifest import Manifest
+from dalr.errors import UsageError
+from dalr.files import write_atomically, write_json
+
+TABLE, SHEET, SUMMARY, CLEANED = "audit.parquet", "audit.csv", "summary.json", "cleaned.csv"
+WORST = 20  # rows in the summary
+
+
+def write_audit(
+    folder: str | Path, manifest: Manifest, result: AuditResult, config: AuditConfig, model: str
+) -> dict[str, Any]:
+    """Write the four files into `folder` and return the summary.
+
+    `audit.parquet` and `audit.csv` have a line a row: row, key, image, text, split, product, verdict, probability,
+    reason, findings, usable, better_key, better_text (of the row whose picture the caption fits better), and a column
+    for each kind of evidence. `cleaned.csv` is a manifest of the usable rows with their weight, one minus the
+    probability times the weight that they had; `dalr train` takes it with `data.root` at the catalogue's folder.
+    `summary.json` comes last: where it is, the audit is whole.
+
+    Raises UsageError where the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    columns = table_columns(manifest, result)
+    summary = {
+        "source": manifest.source,
+        "fingerprint": manifest.fingerprint(),
+        "model": model,
+        "config": config.model_dump(mode="json"),
+        **result.counts(),
+        "share": result.share,
+        "bad_rows": len(manifest.bad),
+        "notes": result.notes,
+        "worst": [_told(manifest, row) for row in worst_rows(result)[:WORST]],
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMMARY).unlink(missing_ok=True)
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), buffer)
+        write_atomically(folder / TABLE, buffer.getvalue().to_pybytes())
+        write_atomically(folder / SHEET, _sheet(columns))
+        write_atomically(folder / CLEANED, _sheet(cleaned_columns(manifest, result)))
+        write_json(folder / SUMMARY, summary)
+    except OSError as error:
+        raise UsageError(f"{folder}: the audit cannot be written ({error.strerror}); choose another --out") from None
+    return summary
+
+
+def table_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any]]:
+    """The table of all rows, by column."""
+    rows = result.rows
+    names = sorted({name for row in rows for name in row.scores})
+    better = [row.better for row in rows]
+    return {
+        "row": [manifest.where(row.row) for row in rows],
+        "key": manifest.keys,
+        "image": manifest.images,
+        "text": manifest.texts,
+        "split": manifest.split or [None] * len(rows),
+        "product": [row.product for row in rows],
+        "verdict": [row.verdict for row in rows],
+        "probability": [None if row.probability is None else round(row.probability, 4) for row in rows],
+        "reason": [row.reason for row in rows],
+        "findings": [", ".join(row.findings) for row in rows],
+        "usable": [row.usable for row in rows],
+        "better_key": [None if other is None else manifest.keys[other] for other in better],
+        "better_text": [None if other is None else manifest.texts[other] for other in better],
+        **{
+            f"score_{name}": [round(row.scores[name], 3) if name in row.scores else None for row in rows]
+            for name in names
+        },
+    }
+
+
+def cleaned_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any]]:
+    """The usable rows as a manifest, with weights."""
+    rows = [row for row in result.rows if row.usable]
+    chosen = manifest.select([row.row for row in rows])
+    weight = [float(old) * (1 - (row.probability or 0.0)) for old, row in zip(chosen.weight, rows, strict=True)]
+    found: dict[str, list[Any]] = {"id": chosen.keys, "image": chosen.images, "text": chosen.texts}
+    if chosen.group is not None:
+        found["group"] = list(chosen.group)
+    if chosen.split is not None:
+        found["split"] = list(chosen.split)
+    found["weight"] = [round(value, 4) for value in weight]
+    return found | {name: cells for name, cells in chosen.columns.items() if name not in found}
+
+
+def worst_rows(result: AuditResult) -> list[AuditedRow]:
+    """The rows with a finding, the likeliest mismatch first."""
+    found = [row for row in result.rows if row.verdict != "ok"]
+    return sorted(found, key=lambda row: -(row.probability or 0.0))
+
+
+def _told(manifest: Manifest, row: AuditedRow) -> dict[str, Any]:
+    return {
+        "row": manifest.where(row.row),
+        "key": manifest.keys[row.row],
+        "text": manifest.texts[row.row],
+        "verdict": row.verdict,
+        "probability": None if row.probability is None else round(row.probability, 4),
+        "reason": row.reason,
+    }
+
+
+def _sheet(columns: dict[str, list[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return stream.getvalue()
