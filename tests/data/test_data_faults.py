@@ -6,9 +6,10 @@ measured, the carved dev part among it, keeps its own captions.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dalr.data.faults import shuffle_captions
+from dalr.data.faults import shuffle_captions, swap_captions
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.run import DataSection
 from dalr.run.assembly import load_parts
@@ -43,3 +44,24 @@ def test_what_is_measured_keeps_its_captions(manifest: Path) -> None:
     assert (len(train), len(dev)) == (40, 10)
     assert len(moved(train)) == 20
     assert moved(dev) == []
+
+
+def test_swaps_within_and_across_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text("text,kind\n" + "".join(f"product {row // 2},{row % 7}\n" for row in range(400)))
+    clean = Manifest.load(path, DataConfig(text="text"))
+    kinds = clean.columns["kind"]
+    first = {text: row for row, text in reversed(list(enumerate(clean.texts)))}
+    for hard in (False, True):
+        noisy, wrong = swap_captions(clean, 0.3, 0, kinds, hard)
+        assert 100 <= wrong.sum() <= 120
+        assert sorted(map(str, noisy.texts)) == sorted(map(str, clean.texts))
+        assert [row for row in range(400) if noisy.texts[row] != clean.texts[row]] == np.flatnonzero(wrong).tolist()
+        from_kind = [
+            {kinds[first[noisy.texts[row]]], kinds[first[noisy.texts[row]] + 1]} for row in np.flatnonzero(wrong)
+        ]
+        same = np.mean([kinds[row] in kind for row, kind in zip(np.flatnonzero(wrong), from_kind, strict=True)])
+        # A caption stands on two rows of different kinds: a plain swap may come from either.
+        assert same == 1 if hard else same < 0.3
+    assert swap_captions(clean, 0.3, 0, kinds, True)[0].texts != swap_captions(clean, 0.3, 1, kinds, True)[0].texts
+    assert not swap_captions(clean, 0.3, 0, list(range(400)), True)[1].any(), "kinds of one row have nothing to swap"
