@@ -17,7 +17,14 @@ from dalr.data.groups import normalise_caption
 from dalr.data.scored_pairs import read_scored_pairs
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["antlm_results", "compression_results", "experts_results", "fashion_results", "simcse_results"]
+SCRIPTS = [
+    "antlm_results",
+    "audit_results",
+    "compression_results",
+    "experts_results",
+    "fashion_results",
+    "simcse_results",
+]
 
 
 @pytest.fixture

@@ -329,6 +329,22 @@ def test_the_files(tmp_path: Path) -> None:
     assert (tmp_path / "run/model.json").is_file()
 
 
+def test_the_cleaned_manifest_keeps_its_column_names(tmp_path: Path) -> None:
+    for number in range(4):
+        scene(number).save(tmp_path / f"{number}.png")
+    rows = [(f"{number}.png", f"title {number}", f"brand {number}", f"sku{number}") for number in range(4)]
+    path = write_manifest(tmp_path, rows, ("photo", "title", "brand", "sku"))
+    for text, expected in (("title", "title"), (["brand", "title"], "text")):
+        manifest = Manifest.load(path, DataConfig(image="photo", text=text, id="sku"))
+        config = AuditConfig()
+        write_audit(tmp_path / "out", manifest, audit_catalogue(tiny_model(), manifest, shared=False), config, "tiny")
+        with open(tmp_path / "out/cleaned.csv", newline="", encoding="utf-8") as stream:
+            cleaned = list(csv.DictReader(stream))
+        assert list(cleaned[0])[:4] == ["sku", "photo", expected, "weight"]
+        assert cleaned[1][expected] == manifest.texts[1]
+        assert ("brand" in cleaned[0]) == (expected == "title")
+
+
 def test_too_few_to_compare_are_still_looked_at(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):

@@ -85,16 +85,20 @@ def table_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any
 
 
 def cleaned_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any]]:
-    """The usable rows as a manifest, with weights."""
+    """The usable rows as a manifest with weights, its columns named as they were; joined captions are `text`."""
     rows = [row for row in result.rows if row.usable]
-    chosen = manifest.select([row.row for row in rows])
-    weight = [float(old) * (1 - (row.probability or 0.0)) for old, row in zip(chosen.weight, rows, strict=True)]
-    found: dict[str, list[Any]] = {"id": chosen.keys, "image": chosen.images, "text": chosen.texts}
+    chosen, roles = manifest.select([row.row for row in rows]), manifest.roles
+    found: dict[str, list[Any]] = {
+        roles.id or "id": chosen.keys,
+        roles.image or "image": chosen.images,
+        roles.text[0] if len(roles.text) == 1 else "text": chosen.texts,
+    }
     if chosen.group is not None:
-        found["group"] = list(chosen.group)
+        found[roles.group or "group"] = list(chosen.group)
     if chosen.split is not None:
-        found["split"] = list(chosen.split)
-    found["weight"] = [round(value, 4) for value in weight]
+        found[roles.split or "split"] = list(chosen.split)
+    weights = zip(chosen.weight, rows, strict=True)
+    found[roles.weight or "weight"] = [round(float(old) * (1 - (row.probability or 0.0)), 4) for old, row in weights]
     return found | {name: cells for name, cells in chosen.columns.items() if name not in found}
 
 
