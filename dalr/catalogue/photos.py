@@ -1,28 +1,31 @@
-"""Every picture of a manifest opened once: what cannot be read and why, and hashes and measures of what can."""
+"""Every picture of a manifest opened once, ever: what cannot be read and why, hashes and measures of what can."""
 
-import hashlib
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from dalr.data.images import StoredImage, image_size, open_image
+from dalr.data.images import image_size, open_image
 from dalr.data.manifest import Manifest
 from dalr.errors import DataError
-from dalr.files import DIGEST_BYTES
+from dalr.features import FeatureSpec, FeatureStore
+from dalr.training_data import photo_keys
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Progress = Callable[[int, int], None]
 
-# Small enough that a JPEG decodes fast, large enough for the hashes, which shrink it to 32 × 32 and 64 × 64.
-_AT_LEAST = 64
+# Of what is kept in the cache: a change of any measure or hash is another version.
+_VERSION = 1
+_MEASURES = 5
+_WIDTH = _MEASURES + (5 * 8 + 8 * 8 * 3) // 2
 # Sharpness is measured at one size, so that it says the same of small and large pictures.
 _MEASURED, _CELL, _SHARPEST = 224, 16, 5
 
@@ -51,7 +54,7 @@ class Measures:
 class Photo:
     """One picture: why it cannot be used, or its content hash, perceptual hashes of 64 and 256 bits, and a thumbnail.
 
-    `thumb` is 8 × 8 RGB, as bytes. `measures` are there where they were asked for.
+    `thumb` is 8 × 8 RGB, as bytes. `measures` are None where it cannot be used.
     """
 
     reason: str = ""
@@ -86,15 +89,21 @@ class PhotoSurvey:
 
 
 def survey_photos(
-    manifest: Manifest, *, measure: bool = False, workers: int | None = None, progress: Progress | None = None
+    manifest: Manifest,
+    *,
+    workers: int | None = None,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> PhotoSurvey:
     """Open every distinct picture of a manifest, in threads (decoding leaves Python free).
 
+    What was seen of a picture is kept in the cache under its content: another time only new ones are opened.
+
     Args:
         manifest: whose pictures; rows without one are left out.
-        measure: also take their `Measures`, for which they are decoded larger.
         workers: threads; None is one a core, and 16 where pictures are fetched.
-        progress: called with (done, total) pictures.
+        cache: folder of the cache; None is the user's own.
+        progress: called with (done, total) pictures that are opened.
     """
     places: dict[object, int] = {}
     rows: list[int] = []
@@ -108,33 +117,46 @@ def survey_photos(
             places[place] = len(rows)
             rows.append(row)
         photo_of[row] = places[place]
-    count = workers or (16 if manifest.allow_urls else os.cpu_count() or 1)
-    photos: list[Photo] = []
-    with ThreadPoolExecutor(count, "photos") as pool:
-        for photo in pool.map(lambda row: look_at(manifest, row, measure), rows):
-            photos.append(photo)
-            if progress is not None:
-                progress(len(photos), len(rows))
+    details = {"max_pixels": manifest.max_pixels}
+    spec = FeatureSpec(fingerprint=f"photos-{_VERSION}", side="image", width=_WIDTH, details=details)
+    store = FeatureStore.in_cache(spec, cache)
+    keys = photo_keys(manifest.select(rows))
+    seen: dict[int, Photo] = {}
+    with ThreadPoolExecutor(workers or (16 if manifest.allow_urls else os.cpu_count() or 1), "photos") as pool:
+
+        def encode(chosen: Sequence[int]) -> npt.NDArray[np.float32]:
+            # A part with a bad picture is asked for again in halves.
+            fresh = [row for row in chosen if row not in seen]
+            seen.update(zip(fresh, pool.map(lambda row: look_at(manifest, row), fresh), strict=True))
+            for row in chosen:
+                if seen[row].reason:
+                    raise DataError(seen[row].reason)
+            return np.stack([_as_numbers(seen[row]) for row in chosen])
+
+        lost = {item.position: item.reason for item in store.embed(keys, rows, encode, progress=progress)}
+    good = [at for at in range(len(rows)) if at not in lost]
+    numbers = dict(zip(good, store.rows([keys[at] or "" for at in good]), strict=True))
+    photos = [
+        Photo(reason=lost[at]) if at in lost else _from_numbers(key or "", numbers[at]) for at, key in enumerate(keys)
+    ]
     return PhotoSurvey(photos, photo_of)
 
 
-def look_at(manifest: Manifest, row: int, measure: bool = False) -> Photo:
+def look_at(manifest: Manifest, row: int) -> Photo:
     """Open one row's picture whole: any damage shows here and not in the middle of a training run."""
     import imagehash
     from PIL import Image
 
     try:
         source = manifest.image_source(row)
-        at_least = _MEASURED if measure else _AT_LEAST
-        picture = open_image(source, max_pixels=manifest.max_pixels, at_least=at_least)
-        key = content_key(source)
-        measures = measured(picture, image_size(source)) if measure else None
+        picture = open_image(source, max_pixels=manifest.max_pixels, at_least=_MEASURED)
+        measures = measured(picture, image_size(source))
     except DataError as error:
         return Photo(reason=str(error).removeprefix(f"{manifest.where(row)}: "))
     coarse = _words(imagehash.phash(picture).hash)[0]
     fine = _words(imagehash.phash(picture, hash_size=16).hash)
     thumb = picture.resize((8, 8), Image.Resampling.BOX).tobytes()
-    return Photo("", key, coarse, (fine[0], fine[1], fine[2], fine[3]), thumb, measures)
+    return Photo("", "", coarse, (fine[0], fine[1], fine[2], fine[3]), thumb, measures)
 
 
 def measured(picture: "Image.Image", size: tuple[int, int]) -> Measures:
@@ -155,19 +177,21 @@ def measured(picture: "Image.Image", size: tuple[int, int]) -> Measures:
     return Measures(*size, light, float(values.std()), sum(sharpest) / len(sharpest))
 
 
-def content_key(source: Path | StoredImage) -> str:
-    """Hash of a picture's bytes, as `hash_file` gives it for a file."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    if isinstance(source, Path):
-        try:
-            with open(source, "rb") as stream:
-                return hashlib.file_digest(stream, lambda: digest).hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})") from None
-    digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
 def _words(bits: npt.NDArray[np.bool_]) -> list[int]:
     """Bits of a hash as 64-bit words."""
     return [int(word) for word in np.packbits(bits.reshape(-1)).view(">u8")]
+
+
+def _as_numbers(photo: Photo) -> npt.NDArray[np.float32]:
+    """A row of the store: the measures, then hashes and thumbnail, two bytes a number (float32 holds these exactly)."""
+    assert photo.measures is not None
+    packed = struct.pack("<5Q", photo.coarse, *photo.fine) + photo.thumb
+    return np.concatenate([astuple(photo.measures), np.frombuffer(packed, "<u2")]).astype(np.float32)
+
+
+def _from_numbers(key: str, row: npt.NDArray[np.float32]) -> Photo:
+    width, height, light, contrast, sharpness = (float(value) for value in row[:_MEASURES])
+    packed = row[_MEASURES:].astype("<u2").tobytes()
+    coarse, *fine = struct.unpack_from("<5Q", packed)
+    measures = Measures(int(width), int(height), light, contrast, sharpness)
+    return Photo("", key, coarse, (fine[0], fine[1], fine[2], fine[3]), packed[struct.calcsize("<5Q") :], measures)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from dalr.catalogue.check import check_catalogue
 from dalr.catalogue.joined import join_manifests
 from dalr.catalogue.lookalikes import COARSE_BITS, differing_bits, lookalikes, near_pairs
-from dalr.catalogue.photos import survey_photos
+from dalr.catalogue.photos import look_at, survey_photos
 from dalr.data.manifest import DataConfig, Manifest
 
 
@@ -86,6 +86,25 @@ def test_copies_and_lookalikes(tmp_path: Path) -> None:
     assert report.images is not None
     assert (report.images.copies.groups, report.images.copies.members) == (1, 2)
     assert (report.images.alike.groups, report.images.alike.members) == (3, 6)
+
+
+def test_a_picture_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(4):
+        save(scene(seed), tmp_path / f"{seed}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    rows = manifest(tmp_path, [(f"{name}.jpg", "text") for name in (0, 1, 2, 3, "broken", "missing")])
+    first = survey_photos(rows)
+    assert [photo.reason[:10] for photo in first.photos] == ["", "", "", "", "is text; e", "is missing"]
+    opened: list[int] = []
+    monkeypatch.setattr("dalr.catalogue.photos.look_at", lambda own, row: opened.append(row) or look_at(own, row))
+    assert survey_photos(rows).photos == first.photos
+    assert sorted(set(opened)) == [4, 5], "only what could not be read is tried again"
+    opened.clear()
+    save(scene(9), tmp_path / "2.jpg")
+    again = survey_photos(rows)
+    assert sorted(set(opened)) == [2, 4, 5]
+    assert again.photos[2].key != first.photos[2].key
+    assert again.photos[2].coarse != first.photos[2].coarse
 
 
 def test_flat_pictures_are_told_apart_by_colour(tmp_path: Path) -> None:

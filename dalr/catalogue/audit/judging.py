@@ -99,7 +99,7 @@ def audit_catalogue(
         ModelError: a tower is missing. DataError: no row has both a caption and a readable picture.
     """
     config = config or AuditConfig()
-    survey = survey_photos(manifest, measure=True, progress=progress)
+    survey = survey_photos(manifest, progress=progress)
     texts = text_features(model, manifest, progress=progress)
     images = image_features(model, manifest, progress=progress)
     assert model.text is not None
