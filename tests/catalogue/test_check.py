@@ -227,12 +227,8 @@ def test_token_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_the_real_catalogues_are_quick_and_known(data_dir: Path) -> None:
-    import time
-
-    start = time.process_time()
+def test_the_real_catalogues_are_known(data_dir: Path) -> None:
     report = check_catalogue(Manifest.load(data_dir / "fashion"))
-    assert time.process_time() - start < 40
     assert (report.rows, report.usable) == (7660, 7660)
     assert report.images is not None
     assert report.images.copies.groups == 93
