@@ -23,7 +23,7 @@ from measured import json_once, print_cells
 from dalr import DualEncoder
 from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
 from dalr.catalogue.audit.crossfit import FrozenPairs, embed_rows, train_fold
-from dalr.catalogue.audit.evidence import Judgement, judge_pairs
+from dalr.catalogue.audit.evidence import Judge, Judgement, judge_pairs
 from dalr.config import parse_config
 from dalr.data.faults import swap_captions
 from dalr.data.manifest import DataConfig, Manifest
@@ -92,9 +92,9 @@ def measure(options: argparse.Namespace, name: str, hard: bool, share: float, se
     folded = judge_pairs(pairs, manifest.keys, config, shared=False)
     return {
         "cosine": ranking(-cosine, wrong),
-        "neighbours": ranking(-alone.scores["neighbours"], wrong),
-        "audit": judged(alone, wrong),
-        f"audit, {options.folds} folds": judged(folded, wrong),
+        "neighbours": ranking(-alone[1].raw["neighbours"], wrong),
+        "audit": judged(*alone, wrong),
+        f"audit, {options.folds} folds": judged(*folded, wrong),
     }
 
 
@@ -141,13 +141,13 @@ def ranking(badness: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> dict[
     return {"wrong": int(wrong.sum()), **{name: round(100 * float(value), 2) for name, value in figures.items()}}
 
 
-def judged(found: Judgement, wrong: np.ndarray[Any, Any]) -> dict[str, float]:
+def judged(judge: Judge, found: Judgement, wrong: np.ndarray[Any, Any]) -> dict[str, float]:
     """The same, the calibration error over 15 bins of the probability, and the estimated share of wrong rows."""
     figures = ranking(-found.fit, wrong)
     place = np.minimum((found.probability * 15).astype(int), 14)
     parts = [place == number for number in range(15) if (place == number).any()]
     error = sum(abs(found.probability[part].mean() - wrong[part].mean()) * part.mean() for part in parts)
-    return {**figures, "calibration": round(100 * float(error), 2), "share": round(100 * found.share, 2)}
+    return {**figures, "calibration": round(100 * float(error), 2), "share": round(100 * judge.calibration.share, 2)}
 
 
 def regained(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[str, float]]]:

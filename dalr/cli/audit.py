@@ -59,11 +59,13 @@ def audit(
     empty, boilerplate, in another script, too long, or shouting; doubles, also across splits; and outliers.
 
     Written are audit.parquet and audit.csv (a line a row), cleaned.csv (what is left, with weights, for dalr train) and
-    summary.json. --json prints that summary: source, fingerprint, model, config, rows, compared, verdicts (wrong,
-    doubtful, faulty, ok: they add up to rows), findings, products, usable, share (estimated, of mismatches), bad_rows
-    (left out by the reader), notes, worst (row, key, text, verdict, probability, reason).
+    summary.json. Run again into the same folder, it judges only what changed; what people decided stands.
+
+    --json prints the summary: source, fingerprint, model, config, rows, compared, judged (of these, now), decided (by
+    people), verdicts (wrong, doubtful, faulty, ok: they add up to rows), findings, products, usable, share (of
+    mismatches, estimated), bad_rows (of the reader), notes, worst (row, key, text, verdict, probability, reason).
     """
-    from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
+    from dalr.catalogue.audit import AuditConfig, Memory, audit_catalogue, read_decisions, write_audit
     from dalr.config import apply_overrides, parse_config, read_yaml
 
     folds = [f"folds={crossfit}"] if crossfit is not None else []
@@ -80,8 +82,19 @@ def audit(
         root=root,
     )
     name, encoder, shared = _encoder(model, store, text_encoder, image_encoder, device)
+    decisions, broken = read_decisions(out)
     with bar("audit") as progress:
-        result = audit_catalogue(encoder, manifest, settings, shared=shared, progress=progress)
+        result = audit_catalogue(
+            encoder,
+            manifest,
+            settings,
+            shared=shared,
+            memory=Memory.load(out),
+            decisions=decisions,
+            progress=progress,
+        )
+    if broken:
+        result.notes.append(f"{broken} lines of {out / 'decisions.jsonl'} cannot be read and were left out")
     summary = write_audit(out, manifest, result, settings, name)
     if json_output:
         print_json(summary)

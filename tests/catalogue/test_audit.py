@@ -7,6 +7,8 @@
 - several captions of a picture and several pictures of a product are no doubles; rows, look-alikes and captions of
   other products, and what stands in two splits, are;
 - the four files are written, their counts add up, and `dalr train` reads the cleaned manifest;
+- an audit run again judges what is new or changed and nothing else, and what people decided stands as long as the row
+  says the same; a decision is on disk at once, and half a line of a crash costs itself alone;
 - with neither model nor store the command exits 2.
 """
 
@@ -23,7 +25,16 @@ from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 from tiny_catalogue import draw_photo, tiny_model, write_manifest
 
-from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
+from dalr.catalogue.audit import (
+    AuditConfig,
+    AuditResult,
+    Decision,
+    Memory,
+    audit_catalogue,
+    read_decisions,
+    record_decision,
+    write_audit,
+)
 from dalr.catalogue.audit.captions import CaptionConfig, caption_faults, word_set
 from dalr.catalogue.audit.crossfit import cut_folds
 from dalr.catalogue.audit.mismatch import Calibration, LogOdds, cosine_scores, sibling_scores
@@ -32,7 +43,7 @@ from dalr.catalogue.audit.repeats import products, repeat_faults, same_looks
 from dalr.catalogue.photos import survey_photos
 from dalr.config import parse_config
 from dalr.data.manifest import DataConfig, Manifest
-from dalr.errors import ConfigError, DataError
+from dalr.errors import ConfigError, DataError, UsageError
 from dalr.neighbours import RandomPairs, Scores
 from dalr.run import load_run_config
 from dalr.run.training import run_training
@@ -353,6 +364,101 @@ def test_too_few_to_compare_are_still_looked_at(tmp_path: Path) -> None:
     assert result.share is None
     assert result.notes == ["3 rows have both a caption and a picture, too few to compare them; 50 are needed"]
     assert {row.verdict for row in result.rows} == {"faulty"}, "40 pixels are small"
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_run_again_it_judges_what_changed(tmp_path: Path, folds: int) -> None:
+    path, wrong = planted(tmp_path / "data", size=300 if folds == 1 else 500)
+    lines = path.read_text().splitlines()
+    values = {"folds": folds, "crossfit": {"dim": 16, "train": {"epochs": 2, "batch_size": 64}}}
+    config = parse_config(AuditConfig, values)
+    model, out = tiny_model(), tmp_path / "out"
+
+    def run(some: list[str]) -> tuple[Manifest, AuditResult]:
+        path.write_text("\n".join(some) + "\n")
+        manifest = Manifest.load(path)
+        decisions, _ = read_decisions(out)
+        memory = Memory.load(out)
+        result = audit_catalogue(model, manifest, config, shared=False, memory=memory, decisions=decisions)
+        write_audit(out, manifest, result, config, "tiny")
+        return manifest, result
+
+    _, first = run(lines[:-10])
+    assert (first.judged, first.compared) == (len(lines) - 11, len(lines) - 11)
+    again = run(lines[:-10])[1]
+    assert again.judged == 0
+    assert [row.probability for row in again.rows] == [row.probability for row in first.rows]
+    assert [row.reason for row in again.rows] == [row.reason for row in first.rows]
+    # Ten rows come, one caption changes, one row goes.
+    image, text = lines[5].split(",")
+    other = "yellow lamp" if "yellow" not in text else "red dress"
+    changed = [*lines[:5], f"{image},a {other} no 999", *lines[6:20], *lines[21:]]
+    _, third = run(changed)
+    assert third.judged == 11
+    assert (third.rows[4].probability or 0) > 0.5
+    kept = [row for row in range(len(third.rows)) if row != 4 and row < len(lines) - 12]
+    before = [row.probability for number, row in enumerate(first.rows) if number != 19]
+    assert [third.rows[row].probability for row in kept] == [before[row] for row in kept]
+    new = np.array([row.probability for row in third.rows[-10:]])
+    assert roc_auc_score(wrong[-10:], new) > 0.9
+    # Where most is new, all is judged anew.
+    assert run([line.replace("a ", "one ") for line in changed])[1].judged == len(changed) - 1
+
+
+def test_decisions_stand(tmp_path: Path) -> None:
+    path, _ = planted(tmp_path / "data", size=120)
+    manifest, config, out = Manifest.load(path), AuditConfig(), tmp_path / "out"
+    model = tiny_model()
+    result = audit_catalogue(model, manifest, config, shared=False)
+    write_audit(out, manifest, result, config, "tiny")
+    bad = [row for row in result.rows if row.verdict == "wrong"][:2]
+    good = next(row for row in result.rows if row.verdict != "wrong" and row.usable)
+    stale = next(row.row for row in reversed(result.rows) if row.row not in (bad[0].row, bad[1].row, good.row))
+    said = [
+        Decision(manifest.keys[bad[0].row], bad[0].content, "wrong"),
+        Decision(manifest.keys[bad[0].row], bad[0].content, "right"),
+        Decision(manifest.keys[bad[1].row], bad[1].content, "fix", "a green bag, mended"),
+        Decision(manifest.keys[good.row], good.content, "wrong"),
+        Decision(manifest.keys[stale], "0" * 32, "wrong"),
+    ]
+    for one in said:
+        record_decision(out, one)
+    with open(out / "decisions.jsonl", "a") as stream:
+        stream.write('{"key": "1", "cont')
+    record_decision(out, said[0])
+    record_decision(out, said[1])
+    decisions, broken = read_decisions(out)
+    assert broken == 1
+    assert decisions[manifest.keys[bad[0].row]].choice == "right"
+    result = audit_catalogue(model, manifest, config, shared=False, memory=Memory.load(out), decisions=decisions)
+    summary = write_audit(out, manifest, result, config, "tiny")
+    assert result.judged == 0
+    assert (result.rows[bad[0].row].verdict, result.rows[good.row].verdict) == ("ok", "wrong")
+    assert summary["decided"] == 3
+    assert any("1 decisions are of rows that have changed since" in note for note in summary["notes"])
+    cleaned = Manifest.load(out / "cleaned.csv", DataConfig(root=str(manifest.root)))
+    rows = {key: row for row, key in enumerate(cleaned.keys)}
+    assert manifest.keys[good.row] not in rows
+    mended = rows[manifest.keys[bad[1].row]]
+    assert (cleaned.texts[mended], cleaned.weight[mended]) == ("a green bag, mended", 1.0)
+    assert cleaned.weight[rows[manifest.keys[bad[0].row]]] == 1.0
+    with pytest.raises(UsageError, match=r"expected right, wrong, or fix with the text"):
+        record_decision(out, Decision("1", "2", "fix"))
+    with pytest.raises(UsageError, match=r"the decision cannot be saved"):
+        record_decision(tmp_path / "nowhere", said[0])
+
+
+def test_a_state_that_is_not_whole_is_not_read(tmp_path: Path) -> None:
+    path, _ = planted(tmp_path / "data", size=80)
+    manifest, config = Manifest.load(path), AuditConfig()
+    write_audit(tmp_path, manifest, audit_catalogue(tiny_model(), manifest, config, shared=False), config, "tiny")
+    assert Memory.load(tmp_path) is not None
+    whole = (tmp_path / "state/judged.parquet").read_bytes()
+    (tmp_path / "state/judged.parquet").write_bytes(whole[:200])
+    assert Memory.load(tmp_path) is None
+    (tmp_path / "state/judged.parquet").write_bytes(whole)
+    (tmp_path / "state/judge.json").write_text('{"format": 1}')
+    assert Memory.load(tmp_path) is None
 
 
 def test_a_config_out_of_order() -> None:

@@ -2,6 +2,17 @@
 
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.judging import AuditedRow, AuditResult, audit_catalogue
+from dalr.catalogue.audit.memory import Decision, Memory, read_decisions, record_decision
 from dalr.catalogue.audit.output import write_audit
 
-__all__ = ["AuditConfig", "AuditResult", "AuditedRow", "audit_catalogue", "write_audit"]
+__all__ = [
+    "AuditConfig",
+    "AuditResult",
+    "AuditedRow",
+    "Decision",
+    "Memory",
+    "audit_catalogue",
+    "read_decisions",
+    "record_decision",
+    "write_audit",
+]

@@ -17,13 +17,15 @@ class AuditConfig(Config):
     A row is `wrong` from the probability `wrong` of a mismatch on and `doubtful` from `doubtful` on. A picture or a
     caption is an outlier where its mean cosine with its neighbours is lower than the first quartile by `outlier` times
     the distance between the quartiles. `folds` above 1 trains heads on the other folds, as `crossfit` says, so that
-    no row is judged by a model that saw it.
+    no row is judged by a model that saw it. An audit that is run again judges what changed since, and everything anew
+    where that is more than the share `rejudge` of the pairs.
     """
 
     wrong: float = Field(default=0.5, gt=0, lt=1)
     doubtful: float = Field(default=0.2, gt=0, lt=1)
     outlier: float = Field(default=4.0, gt=0)
     folds: int = Field(default=1, ge=1, le=100)
+    rejudge: float = Field(default=0.2, ge=0, le=1)
     seed: int = 0
     captions: CaptionConfig = CaptionConfig()
     pictures: PictureConfig = PictureConfig()

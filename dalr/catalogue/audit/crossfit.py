@@ -90,12 +90,8 @@ def train_fold(
     progress: Callable[[dict[str, object]], None] | None = None,
 ) -> DualEncoder:
     """The model's towers with heads trained on the chosen pairs."""
-    whole = pairs.model.config
-    shape = ModelConfig(
-        text=whole.text, image=whole.image, dim=config.dim, text_head=config.text_head, image_head=config.image_head
-    )
     torch.manual_seed(seed)
-    model = DualEncoder(shape, pairs.model.text, pairs.model.image)
+    model = _fresh(pairs.model, config)
     rows = pairs.rows(chosen)
     assert isinstance(rows.text, Features)
     assert isinstance(rows.image, Features)
@@ -111,6 +107,27 @@ def train_fold(
     objective = build_objective(config.objective, model, pair_weights=weights)
     Trainer(model, objective, data, train, progress=progress).fit()
     return model.eval()
+
+
+def head_state(model: DualEncoder) -> dict[str, torch.Tensor]:
+    """The weights of the heads, which are all that a fold has of its own."""
+    return {name: value for name, value in model.state_dict().items() if name.split(".")[0].endswith("_head")}
+
+
+def with_heads(pairs: FrozenPairs, config: CrossfitConfig, heads: dict[str, torch.Tensor]) -> DualEncoder:
+    """The model with the heads of a fold."""
+    model = _fresh(pairs.model, config)
+    model.load_state_dict(heads, strict=False)
+    return model.eval()
+
+
+def _fresh(model: DualEncoder, config: CrossfitConfig) -> DualEncoder:
+    """The model's own towers under new heads."""
+    whole = model.config
+    shape = ModelConfig(
+        text=whole.text, image=whole.image, dim=config.dim, text_head=config.text_head, image_head=config.image_head
+    )
+    return DualEncoder(shape, model.text, model.image)
 
 
 def embed_rows(

@@ -3,7 +3,7 @@
 Legend: N pairs · K columns of group ids · D shared width
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from dalr.catalogue.audit.config import AuditConfig
-from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, train_fold
+from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, head_state, train_fold, with_heads
 from dalr.catalogue.audit.mismatch import Calibration, cosine_scores, sibling_scores
+from dalr.losses import same_group
 from dalr.neighbours import TILE, NeighbourAgreement, RandomPairs, Scores
 from dalr.noise import fit_probability
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Step = Callable[[str], None]
+LEAST_SAY = 0.02  # how much a row counts among its neighbours that surely does not fit itself
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,50 @@ class Judgement:
     """What was found of N pairs.
 
     Attributes:
-        scores: by kind of evidence, how far each pair stands above random ones, in the null's deviations; NaN for none.
+        raw: by kind of evidence, a score a pair (higher fits better); NaN for none.
         fit: log-odds that the pair belongs together.
         probability: of a mismatch.
-        share: of mismatches in all.
-        better: the pair whose picture fits the caption best of all others, and by how much the cosine is higher than
-            that of the own; −1 where no other fits better, or there is no shared space.
-        nearness: mean cosine of each caption, and of each picture, with its neighbours.
+        better: the pair whose picture fits the caption best of all others; −1 where no other fits better than the own,
+            or there is no shared space.
+        nearness: (2, N), mean cosine of each caption, and of each picture, with its neighbours.
     """
 
-    scores: dict[str, Floats]
+    raw: dict[str, Floats]
     fit: Floats
     probability: Floats
-    share: float
     better: Ints
-    margin: Floats
-    nearness: tuple[Floats, Floats]
+    nearness: Floats
+
+    @classmethod
+    def empty(cls, size: int, kinds: Iterable[str]) -> "Judgement":
+        """Of pairs that are still to be judged."""
+        raw = {name: np.full(size, np.nan) for name in kinds}
+        return cls(raw, np.zeros(size), np.zeros(size), np.full(size, -1, np.int64), np.zeros((2, size)))
+
+    def put(self, rows: Ints, found: "Judgement") -> None:
+        """Take over what was found of these rows."""
+        for name, values in found.raw.items():
+            self.raw[name][rows] = values
+        self.fit[rows], self.probability[rows], self.better[rows] = found.fit, found.probability, found.better
+        self.nearness[:, rows] = found.nearness
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judges pairs of one catalogue: the calibration, and the heads of each fold (none: the model's own)."""
+
+    calibration: Calibration
+    heads: list[dict[str, Tensor]]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of evidence."""
+        return list(self.calibration.odds)
 
 
 def judge_pairs(
-    pairs: FrozenPairs, keys: list[str], config: AuditConfig, shared: bool, say: Step | None = None
-) -> Judgement:
+    pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, shared: bool, say: Step | None = None
+) -> tuple[Judge, Judgement]:
     """Judge N pairs by all that there is.
 
     Args:
@@ -56,82 +81,118 @@ def judge_pairs(
         config: see `AuditConfig`.
         shared: whether the model's heads are trained, so that its cosines mean something.
         say: told what is done next.
+
+    Returns:
+        What can judge further pairs of this catalogue, and what was found.
     """
     say = say or (lambda _: None)
-    size = len(pairs.ids_NK)
-    ids_NK = torch.from_numpy(pairs.ids_NK)
-    text_NH, image_NV = (torch.from_numpy(side[:]) for side in (pairs.text, pairs.image))
-    folds = cut_folds(pairs.ids_NK, keys, config.folds) if config.folds > 1 else np.zeros(size, np.int64)
+    text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
     generator = torch.Generator().manual_seed(config.seed)
-    random = RandomPairs.draw(ids_NK, generator, torch.from_numpy(folds))
-    near = RandomPairs.near(text_NH, ids_NK, generator, torch.from_numpy(folds))
-    null = random.and_also(near)
-
+    random = RandomPairs.draw(ids_NK, generator, folds_N)
+    null = random.and_also(RandomPairs.near(text_NH, ids_NK, generator, folds_N))
     say("neighbours")
     agreement = NeighbourAgreement(text_NH, image_NV, ids_NK, config.neighbours, pairs=null)
     found = agreement.scores()
     for _ in range(config.neighbours.passes - 1):
         fits, _ = fit_probability(Scores(found.own_N, found.null_M[: len(random)]))
-        found = agreement.scores(fits.clamp(min=0.02))
+        found = agreement.scores(fits.clamp(min=LEAST_SAY))
     evidence = {"neighbours": found}
-    # The pictures of one caption, or of one product where the catalogue names products.
-    first, second = pairs.ids_NK.T
-    captions = np.where(second >= 0, second, first + second.max(initial=-1) + 1)
-    siblings = sibling_scores(image_NV, captions, null, seed=config.seed)
+    siblings = sibling_scores(image_NV, _captions(pairs.ids_NK), null, seed=config.seed)
     if bool(torch.isfinite(siblings.own_N).any()):
         evidence["siblings"] = siblings
-    better, margin = np.full(size, -1, np.int64), np.zeros(size)
+    heads: list[dict[str, Tensor]] = []
+    better = np.full(len(ids_NK), -1, np.int64)
     if shared or config.folds > 1:
-        evidence["cosine"], better, margin = _cosines(pairs, folds, null, config, say)
-    calibration = Calibration.fit(evidence, len(random))
-    fit, probability = calibration.judge({name: scores.own_N for name, scores in evidence.items()})
-    return Judgement(
-        {name: scores.standardised().own_N.double().numpy() for name, scores in evidence.items()},
-        fit,
-        probability,
-        calibration.share,
-        better,
-        margin,
-        tuple(side.double().numpy() for side in agreement.nearness()),  # type: ignore[arg-type]
-    )
+        for fold in range(config.folds if config.folds > 1 else 0):
+            say(f"fold {fold + 1} of {config.folds}")
+            others = np.flatnonzero(folds_N.numpy() != fold)
+            trained = train_fold(pairs, others, config.crossfit, config.neighbours, config.seed)
+            heads.append(head_state(trained))
+        evidence["cosine"], better = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))
+    judge = Judge(Calibration.fit(evidence, len(random)), heads)
+    return judge, _judged(judge, evidence, better, agreement)
+
+
+def judge_more(
+    pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, judge: Judge, before: Judgement, rows: Ints
+) -> None:
+    """Judge some rows of N pairs by what judged the others, and put what is found into `before`.
+
+    The rows' folds are those of their groups, so that no head judges what it was trained on; rows that are new have a
+    full say among the neighbours.
+    """
+    text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
+    chosen = torch.from_numpy(rows)
+    none = RandomPairs(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+    weight_N = torch.from_numpy(1 - before.probability).float().clamp(min=LEAST_SAY)
+    weight_N[chosen] = 1.0
+    agreement = NeighbourAgreement(text_NH, image_NV, ids_NK, config.neighbours, rows=chosen)
+    evidence = {"neighbours": agreement.scores(weight_N)}
+    if "siblings" in judge.kinds:
+        evidence["siblings"] = sibling_scores(image_NV, _captions(pairs.ids_NK), none, chosen, config.seed)
+    better = np.full(len(rows), -1, np.int64)
+    if "cosine" in judge.kinds:
+        evidence["cosine"], better = _cosines(pairs, folds_N, none, config, judge.heads, chosen)
+    before.put(rows, _judged(judge, evidence, better, agreement))
+
+
+def _tensors(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features of both sides, group ids, and the fold of each row (0 where there are none)."""
+    text_NH, image_NV = (torch.from_numpy(side[:]) for side in (pairs.text, pairs.image))
+    folds = cut_folds(pairs.ids_NK, keys, config.folds) if config.folds > 1 else np.zeros(len(keys), np.int64)
+    return text_NH, image_NV, torch.from_numpy(pairs.ids_NK), torch.from_numpy(folds)
+
+
+def _captions(ids_NK: Ints) -> Ints:
+    """What has several pictures: the caption, or the product where the catalogue names products."""
+    first, second = ids_NK.T
+    found: Ints = np.where(second >= 0, second, first + second.max(initial=-1) + 1)
+    return found
+
+
+def _judged(judge: Judge, evidence: dict[str, Scores], better: Ints, agreement: NeighbourAgreement) -> Judgement:
+    fit, probability = judge.calibration.judge({name: scores.own_N for name, scores in evidence.items()})
+    raw = {name: scores.own_N.double().numpy() for name, scores in evidence.items()}
+    return Judgement(raw, fit, probability, better, torch.stack(agreement.nearness()).double().numpy())
 
 
 def _cosines(
-    pairs: FrozenPairs, folds: Ints, null: RandomPairs, config: AuditConfig, say: Step
-) -> tuple[Scores, Ints, Floats]:
-    """Standing of the cosines, and the better partners; with folds each by a model that did not see it."""
-    size = len(folds)
-    own, random = torch.zeros(size), torch.zeros(len(null))
-    better, margin = np.full(size, -1, np.int64), np.zeros(size)
-    fold_of = torch.from_numpy(folds)
-    for fold in range(config.folds):
-        rows = np.flatnonzero(folds == fold)
-        model = pairs.model
-        if config.folds > 1:
-            say(f"fold {fold + 1} of {config.folds}")
-            model = train_fold(pairs, np.flatnonzero(folds != fold), config.crossfit, config.neighbours, config.seed)
-        text_ND, image_ND = embed_rows(model, pairs, np.arange(size))
-        chosen = fold_of[null.picture_M] == fold
-        place = torch.full((size,), -1)
-        place[rows] = torch.arange(len(rows))
-        within = RandomPairs(place[null.picture_M[chosen]], place[null.caption_M[chosen]])
-        scores = cosine_scores(text_ND[rows], image_ND[rows], within)
-        own[rows], random[chosen] = scores.own_N, scores.null_M
-        better[rows], margin[rows] = _better(text_ND, image_ND, pairs.ids_NK, rows)
-    return Scores(own, random), better, margin
+    pairs: FrozenPairs,
+    folds_N: Tensor,
+    null: RandomPairs,
+    config: AuditConfig,
+    heads: list[dict[str, Tensor]],
+    rows_R: Tensor,
+) -> tuple[Scores, Ints]:
+    """Standing of these rows' cosines, and their better partners; with folds by heads that did not see them."""
+    own, random = torch.zeros(len(folds_N)), torch.zeros(len(null))
+    better = np.full(len(folds_N), -1, np.int64)
+    asked = torch.zeros(len(folds_N), dtype=torch.bool)
+    asked[rows_R] = True
+    for fold in range(config.folds if heads else 1):
+        within = torch.nonzero(folds_N == fold).flatten()
+        chosen = torch.nonzero(asked[within]).flatten()
+        if not len(chosen):
+            continue
+        model = with_heads(pairs, config.crossfit, heads[fold]) if heads else pairs.model
+        text_ND, image_ND = embed_rows(model, pairs, np.arange(len(folds_N)))
+        place = torch.full((len(folds_N),), -1)
+        place[within] = torch.arange(len(within))
+        drawn = folds_N[null.picture_M] == fold
+        local = RandomPairs(place[null.picture_M[drawn]], place[null.caption_M[drawn]])
+        scores = cosine_scores(text_ND[within], image_ND[within], local, chosen)
+        own[within[chosen]], random[drawn] = scores.own_N, scores.null_M
+        better[within[chosen].numpy()] = _better(text_ND, image_ND, pairs.ids_NK, within[chosen])
+    return Scores(own[rows_R], random), better[rows_R.numpy()]
 
 
-def _better(text_ND: Tensor, image_ND: Tensor, ids_NK: Ints, rows: Ints) -> tuple[Ints, Floats]:
+def _better(text_ND: Tensor, image_ND: Tensor, ids_NK: Ints, rows_R: Tensor) -> Ints:
     """For each of these rows the row of another group whose picture fits its caption better, or −1."""
-    from dalr.losses import same_group
-
     ids = torch.from_numpy(ids_NK)
-    best, margin = [], []
-    for block in torch.split(torch.from_numpy(rows), TILE):
+    found = []
+    for block in torch.split(rows_R, TILE):
         cosine = text_ND[block] @ image_ND.T
         own = (text_ND[block] * image_ND[block]).sum(1)
         highest = cosine.masked_fill_(same_group(ids[block], ids), -2.0).max(dim=1)
-        over = highest.values - own
-        best.append(torch.where(over > 0, highest.indices, -1))
-        margin.append(over.clamp(min=0))
-    return torch.cat(best).numpy(), torch.cat(margin).double().numpy()
+        found.append(torch.where(highest.values > own, highest.indices, -1))
+    return torch.cat(found).numpy()

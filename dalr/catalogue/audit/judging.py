@@ -1,7 +1,7 @@
 """The audit itself: every row with its findings, the probability of a mismatch, a verdict and a reason in words."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,12 +11,14 @@ import numpy.typing as npt
 from dalr.catalogue.audit.captions import Fault, caption_faults
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.crossfit import FrozenPairs
-from dalr.catalogue.audit.evidence import Judgement, judge_pairs
+from dalr.catalogue.audit.evidence import Judgement, judge_more, judge_pairs
+from dalr.catalogue.audit.memory import Decision, Memory, row_content
 from dalr.catalogue.audit.pictures import picture_faults
 from dalr.catalogue.audit.repeats import products, repeat_faults, same_looks
 from dalr.catalogue.photos import survey_photos
 from dalr.data.manifest import Manifest
 from dalr.evaluation.embeddings import ProgressSink, SideFeatures, image_features, text_features
+from dalr.files import hash_json
 from dalr.model import DualEncoder
 
 Verdict = Literal["wrong", "doubtful", "faulty", "ok"]
@@ -34,8 +36,10 @@ class AuditedRow:
         findings: names; reason: all of it in words.
         probability: of a mismatch of caption and picture; None where it could not be compared.
         scores: by kind of evidence, standard deviations above random pairs.
-        verdict: `wrong` (caption and picture do not fit), `doubtful` (perhaps), `faulty` (something else), or `ok`.
+        verdict: `wrong` (caption and picture do not fit), `doubtful` (perhaps), `faulty` (something else), or `ok`;
+            what a person decided stands above what was computed.
         better: the row whose picture the caption fits better, or None.
+        content: of the row, as `row_content` gives it. decision: of a person, if it was made of this content.
     """
 
     row: int
@@ -46,21 +50,37 @@ class AuditedRow:
     scores: dict[str, float]
     verdict: Verdict
     better: int | None
+    content: str
+    decision: Decision | None = None
 
     @property
     def usable(self) -> bool:
         """Whether training may see it at all."""
-        return self.verdict != "wrong" and not set(self.findings) & set(USELESS)
+        useless = set(self.findings) & set(USELESS)
+        if self.decision is not None and self.decision.choice == "fix":
+            useless -= {"empty caption", "file name", "no words"}
+        return self.verdict != "wrong" and not useless
+
+    @property
+    def weight(self) -> float:
+        """How much training should count it: what a person approved fully, else by the probability that it fits."""
+        return 1.0 if self.decision is not None else 1.0 - (self.probability or 0.0)
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """All rows, in the manifest's order. `share`: estimated share of mismatches; None without a comparison."""
+    """All rows, in the manifest's order.
+
+    `share` is the estimated share of mismatches, None without a comparison; `compared` pairs were compared, `judged` of
+    them now, the others before; `memory` is for the next audit.
+    """
 
     rows: list[AuditedRow]
     share: float | None
     compared: int
-    notes: list[str] = field(default_factory=list)
+    judged: int
+    notes: list[str]
+    memory: Memory | None
 
     def counts(self) -> dict[str, Any]:
         """Rows by verdict (they add up to all) and by finding (a row may have several)."""
@@ -69,6 +89,8 @@ class AuditResult:
         return {
             "rows": len(self.rows),
             "compared": self.compared,
+            "judged": self.judged,
+            "decided": sum(row.decision is not None for row in self.rows),
             "verdicts": {name: verdicts[name] for name in ("wrong", "doubtful", "faulty", "ok")},
             "findings": dict(findings.most_common()),
             "products": len({row.product for row in self.rows}),
@@ -82,6 +104,8 @@ def audit_catalogue(
     config: AuditConfig | None = None,
     *,
     shared: bool = True,
+    memory: Memory | None = None,
+    decisions: Mapping[str, Decision] | None = None,
     progress: ProgressSink | None = None,
     say: Callable[[str], None] | None = None,
 ) -> AuditResult:
@@ -92,6 +116,8 @@ def audit_catalogue(
         manifest: the catalogue; rows without a picture or a caption are judged by what they have.
         config: see `AuditConfig`.
         shared: whether the model's shared space is trained; False compares by neighbours (and folds) alone.
+        memory: of an earlier audit; pairs that are as they were then keep what was found of them.
+        decisions: of people, by row key; one that was made of another content is stale and left out.
         progress: called with (done, total) of what is opened or embedded.
         say: told what is done next.
 
@@ -122,15 +148,27 @@ def audit_catalogue(
     rows = np.array(
         [row for row, keys in enumerate(zip(texts.keys, images.keys, strict=True)) if None not in keys], dtype=np.int64
     )
-    notes, judgement = [], None
+    groups = manifest.group or [None] * len(manifest)
+    contents = [row_content(*keys) for keys in zip(texts.keys, images.keys, groups, strict=True)]
+    audit = _Audit(manifest, config, product, faults, contents, dict(decisions or {}))
     if len(rows) < SMALLEST:
-        notes.append(
+        audit.notes.append(
             f"{len(rows)} rows have both a caption and a picture, too few to compare them; {SMALLEST} are needed"
         )
-    else:
-        pairs = _pairs(model, manifest, texts, images, rows)
-        judgement = judge_pairs(pairs, [manifest.keys[row] for row in rows], config, shared, say)
-    return _assemble(manifest, config, product, faults, rows, judgement, notes)
+        return audit.result(rows, None, 0)
+    settings = config.model_dump(mode="json", include={"folds", "seed", "neighbours", "crossfit"})
+    made_by = hash_json([settings, shared, model.fingerprint("text"), model.fingerprint("image")])
+    pairs = _pairs(model, manifest, texts, images, rows)
+    keys, own = [manifest.keys[row] for row in rows], [contents[row] for row in rows]
+    if memory is not None and memory.made_by == made_by:
+        judgement, changed = memory.carried(own)
+        if len(changed) <= config.rejudge * len(rows):
+            if changed:
+                judge_more(pairs, keys, config, memory.judge, judgement, np.array(changed, np.int64))
+            return audit.result(rows, Memory(made_by, own, memory.judge, judgement), len(changed))
+        audit.notes.append(f"{len(changed):,} of {len(rows):,} pairs are new or changed: all were judged anew")
+    judge, judgement = judge_pairs(pairs, keys, config, shared, say)
+    return audit.result(rows, Memory(made_by, own, judge, judgement), len(rows))
 
 
 def _pairs(
@@ -141,36 +179,61 @@ def _pairs(
     return FrozenPairs(model, text, image, ids_NK)
 
 
-def _assemble(
-    manifest: Manifest,
-    config: AuditConfig,
-    product: npt.NDArray[np.int64],
-    faults: list[list[Fault]],
-    rows: npt.NDArray[np.int64],
-    judgement: Judgement | None,
-    notes: list[str],
-) -> AuditResult:
-    place = {row: at for at, row in enumerate(rows.tolist())} if judgement is not None else {}
-    strange = _outliers(judgement, config.outlier) if judgement is not None else {}
-    found = []
-    for row in range(len(manifest)):
-        told = list(faults[row])
+@dataclass(frozen=True)
+class _Audit:
+    """Everything known of the rows but whether captions and pictures fit."""
+
+    manifest: Manifest
+    config: AuditConfig
+    product: npt.NDArray[np.int64]
+    faults: list[list[Fault]]
+    contents: list[str]
+    decisions: dict[str, Decision]
+    notes: list[str] = field(default_factory=list)
+
+    def result(self, rows: npt.NDArray[np.int64], memory: Memory | None, judged: int) -> AuditResult:
+        """All rows; `memory` holds what was found of the pairs of these `rows`."""
+        stale = sum(
+            key in self.decisions and self.decisions[key].content != content
+            for key, content in zip(self.manifest.keys, self.contents, strict=True)
+        )
+        if stale:
+            self.notes.append(f"{stale:,} decisions are of rows that have changed since, and were left out")
+        place = {row: at for at, row in enumerate(rows.tolist())} if memory is not None else {}
+        strange = _outliers(memory.judgement, self.config.outlier) if memory is not None else {}
+        found = [
+            self._row(row, memory, rows, place.get(row), strange.get(place.get(row, -1), []))
+            for row in range(len(self.manifest))
+        ]
+        share = memory.judge.calibration.share if memory is not None else None
+        return AuditResult(found, share, len(place), judged, self.notes, memory)
+
+    def _row(
+        self, row: int, memory: Memory | None, rows: npt.NDArray[np.int64], at: int | None, strange: list[Fault]
+    ) -> AuditedRow:
+        config, told = self.config, [*self.faults[row], *strange]
         probability, scores, better = None, {}, None
-        at = place.get(row)
-        if at is not None and judgement is not None:
-            probability = float(judgement.probability[at])
-            scores = {name: float(values[at]) for name, values in judgement.scores.items() if np.isfinite(values[at])}
-            told += strange.get(at, [])
+        if at is not None and memory is not None:
+            found, calibration = memory.judgement, memory.judge.calibration
+            probability = float(found.probability[at])
+            raw = {name: values[at] for name, values in found.raw.items() if np.isfinite(values[at])}
+            scores = {name: float(calibration.standing(name, value)) for name, value in raw.items()}
             if probability >= config.doubtful:
-                better = int(rows[judgement.better[at]]) if judgement.better[at] >= 0 else None
-                told.insert(0, ("mismatch", _mismatch(manifest, probability, scores, better)))
+                better = int(rows[found.better[at]]) if found.better[at] >= 0 else None
+                told.insert(0, ("mismatch", _mismatch(self.manifest, probability, scores, better)))
         verdict: Verdict = "faulty" if told else "ok"
         if probability is not None and probability >= config.doubtful:
             verdict = "wrong" if probability >= config.wrong else "doubtful"
+        decision = self.decisions.get(self.manifest.keys[row])
+        if decision is not None and decision.content == self.contents[row]:
+            verdict = "wrong" if decision.choice == "wrong" else "ok"
+        else:
+            decision = None
         names = list(dict.fromkeys(name for name, _ in told))
         reason = "; ".join(words for _, words in told)
-        found.append(AuditedRow(row, int(product[row]), names, reason, probability, scores, verdict, better))
-    return AuditResult(found, judgement.share if judgement else None, len(place), notes)
+        product = int(self.product[row])
+        content = self.contents[row]
+        return AuditedRow(row, product, names, reason, probability, scores, verdict, better, content, decision)
 
 
 def _mismatch(manifest: Manifest, probability: float, scores: dict[str, float], better: int | None) -> str:

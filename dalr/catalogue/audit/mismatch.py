@@ -53,9 +53,13 @@ class LogOdds:
 
 @dataclass(frozen=True)
 class Calibration:
-    """From scores to the probability of a mismatch: a falling curve through (`score`, `probability`)."""
+    """From scores to the probability of a mismatch: a falling curve through (`score`, `probability`).
+
+    `null` is mean and deviation of each kind of evidence over random pairs, `share` that of mismatches in all.
+    """
 
     odds: dict[str, LogOdds]
+    null: dict[str, tuple[float, float]]
     score: Floats
     probability: Floats
     share: float
@@ -70,6 +74,7 @@ class Calibration:
         from sklearn.isotonic import IsotonicRegression
 
         odds = {name: LogOdds.fit(scores) for name, scores in evidence.items()}
+        nulls = {name: _known(scores.null_M[:random]) for name, scores in evidence.items()}
         own = sum((odds[name](scores.own_N) for name, scores in evidence.items()), np.zeros(()))
         null = sum((odds[name](scores.null_M[:random]) for name, scores in evidence.items()), np.zeros(()))
         share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
@@ -79,17 +84,24 @@ class Calibration:
         curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, target, sample_weight=weight)
         place, chance = curve.X_thresholds_, curve.y_thresholds_
         wrong = np.clip(share * (1 - chance) / np.maximum(chance, 1e-9), 0.0, 1.0)
-        return cls(odds, np.asarray(place, np.float64), np.asarray(wrong, np.float64), share)
+        spread = {name: (float(np.mean(known)), float(np.std(known))) for name, known in nulls.items()}
+        return cls(odds, spread, np.asarray(place, np.float64), np.asarray(wrong, np.float64), share)
 
     def judge(self, evidence: Mapping[str, Tensor]) -> tuple[Floats, Floats]:
         """(log-odds of fitting, probability of a mismatch), each (N,), of pairs with these scores."""
         score = np.asarray(sum((self.odds[name](own) for name, own in evidence.items()), np.zeros(())), np.float64)
         return score, np.interp(score, self.score, self.probability)
 
+    def standing(self, name: str, score: Floats) -> Floats:
+        """Scores of one kind in the null's deviations above its mean."""
+        mean, deviation = self.null[name]
+        return (score - mean) / max(deviation, 1e-9)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values that `from_json` reads."""
         return {
             "odds": {name: [line.slope, line.intercept] for name, line in self.odds.items()},
+            "null": {name: list(spread) for name, spread in self.null.items()},
             "score": self.score.tolist(),
             "probability": self.probability.tolist(),
             "share": self.share,
@@ -99,7 +111,8 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> "Calibration":
         """What `as_json` wrote."""
         odds = {name: LogOdds(*line) for name, line in values["odds"].items()}
-        return cls(odds, np.array(values["score"]), np.array(values["probability"]), float(values["share"]))
+        null = {name: (float(mean), float(deviation)) for name, (mean, deviation) in values["null"].items()}
+        return cls(odds, null, np.array(values["score"]), np.array(values["probability"]), float(values["share"]))
 
 
 def cosine_scores(text_ND: Tensor, image_ND: Tensor, pairs: RandomPairs, rows_R: Tensor | None = None) -> Scores:

@@ -18,13 +18,14 @@ WORST = 20  # rows in the summary
 def write_audit(
     folder: str | Path, manifest: Manifest, result: AuditResult, config: AuditConfig, model: str
 ) -> dict[str, Any]:
-    """Write the four files into `folder` and return the summary.
+    """Write the four files and what the next audit can take over into `folder`, and return the summary.
 
     `audit.parquet` and `audit.csv` have a line a row: row, key, image, text, split, product, verdict, probability,
-    reason, findings, usable, better_key, better_text (of the row whose picture the caption fits better), and a column
-    for each kind of evidence. `cleaned.csv` is a manifest of the usable rows with their weight, one minus the
-    probability times the weight that they had; `dalr train` takes it with `data.root` at the catalogue's folder.
-    `summary.json` comes last: where it is, the audit is whole.
+    reason, findings, usable, decision (of a person), content (a hash of what the row says), better_key and better_text
+    (of the row whose picture the caption fits better), and a column for each kind of evidence. `cleaned.csv` is a
+    manifest of the usable rows, captions fixed where people did so, with the weight of each: one minus the probability
+    (1 where a person approved), times the weight that it had; `dalr train` takes it with `data.root` at the catalogue's
+    folder. `summary.json` comes last: where it is, the audit is whole.
 
     Raises UsageError where the folder cannot be written.
     """
@@ -52,6 +53,8 @@ def write_audit(
         write_atomically(folder / TABLE, buffer.getvalue().to_pybytes())
         write_atomically(folder / SHEET, _sheet(columns))
         write_atomically(folder / CLEANED, _sheet(cleaned_columns(manifest, result)))
+        if result.memory is not None:
+            result.memory.save(folder)
         write_json(folder / SUMMARY, summary)
     except OSError as error:
         raise UsageError(f"{folder}: the audit cannot be written ({error.strerror}); choose another --out") from None
@@ -75,6 +78,8 @@ def table_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any
         "reason": [row.reason for row in rows],
         "findings": [", ".join(row.findings) for row in rows],
         "usable": [row.usable for row in rows],
+        "decision": [None if row.decision is None else row.decision.choice for row in rows],
+        "content": [row.content for row in rows],
         "better_key": [None if other is None else manifest.keys[other] for other in better],
         "better_text": [None if other is None else manifest.texts[other] for other in better],
         **{
@@ -91,14 +96,17 @@ def cleaned_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[A
     found: dict[str, list[Any]] = {
         roles.id or "id": chosen.keys,
         roles.image or "image": chosen.images,
-        roles.text[0] if len(roles.text) == 1 else "text": chosen.texts,
+        roles.text[0] if len(roles.text) == 1 else "text": [
+            row.decision.text if row.decision is not None and row.decision.choice == "fix" else text
+            for row, text in zip(rows, chosen.texts, strict=True)
+        ],
     }
     if chosen.group is not None:
         found[roles.group or "group"] = list(chosen.group)
     if chosen.split is not None:
         found[roles.split or "split"] = list(chosen.split)
     weights = zip(chosen.weight, rows, strict=True)
-    found[roles.weight or "weight"] = [round(float(old) * (1 - (row.probability or 0.0)), 4) for old, row in weights]
+    found[roles.weight or "weight"] = [round(float(old) * row.weight, 4) for old, row in weights]
     return found | {name: cells for name, cells in chosen.columns.items() if name not in found}
 
 
