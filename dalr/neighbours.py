@@ -170,13 +170,14 @@ class NeighbourAgreement:
 
     def _nearest(self, from_NW: Tensor, ids_NK: Tensor) -> tuple[Tensor, Tensor]:
         """Row numbers and cosines (R, neighbours) of the nearest references, the row's own group left out."""
-        pool, ids_pool = from_NW[self.references], ids_NK[self.references]
+        pool = from_NW[self.references]
+        known = [_Equals(column) for column in (*ids_NK[self.references].T, self.references)]
         count = min(self.config.neighbours, len(self.references))
         found = []
         for rows in _blocks(self.rows_R):
             cosine = from_NW[rows] @ pool.T
-            cosine.masked_fill_(same_group(ids_NK[rows], ids_pool), -1e4)
-            cosine.masked_fill_(self.references[None] == rows[:, None], -1e4)
+            for column, values in zip(known, (*ids_NK[rows].T.contiguous(), rows), strict=True):
+                cosine[column.places(values)] = -1e4
             found.append(cosine.topk(count, dim=1))
         return (
             self.references[torch.cat([nearest.indices for nearest in found])],
@@ -194,6 +195,22 @@ class NeighbourAgreement:
                 share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
             result[block] = torch.einsum("rk,rku->ru", share, to_NU[row])
         return result
+
+
+class _Equals:
+    """Where a value stands in a column of ids, without comparing all pairs; -1 stands nowhere."""
+
+    def __init__(self, column_N: Tensor) -> None:
+        self._sorted, self._order = torch.sort(column_N)
+
+    def places(self, values_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(Positions in `values_B`, positions in the column) of all equal pairs."""
+        start = torch.searchsorted(self._sorted, values_B)
+        count = torch.searchsorted(self._sorted, values_B, right=True) - start
+        count = torch.where(values_B >= 0, count, 0)
+        rows = torch.repeat_interleave(torch.arange(len(values_B)), count)
+        first = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
+        return rows, self._order[first + torch.arange(len(rows))]
 
 
 def _centred(x_NW: Tensor) -> Tensor:

@@ -172,5 +172,30 @@ def bench_language(
     show_table(f"{tokens:,} tokens, {rounds} rounds", ["trainer", "tokens/s", "seconds", "ratio of seconds"], rows)
 
 
+@command(bench_app, "audit")
+def bench_audit(
+    rows: Annotated[int, typer.Option(min=200, help="Pairs of a caption and a picture.")] = 100_000,
+    width: Annotated[int, typer.Option(min=4, help="Of both embeddings.")] = 256,
+    json_output: Json = False,
+) -> None:
+    """Time and memory of judging ready embeddings as `dalr audit` does, without folds, in a fresh process.
+
+    The pairs are drawn, a tenth of them with a caption of another. Memory is the peak of the whole process.
+
+    --json prints: rows, width, threads, seconds, peak_mb (10⁶ bytes), auroc (of the wrong pairs).
+    """
+    from dalr.run.benchmark import audit_benchmark
+
+    with bar("audit"):
+        found = audit_benchmark(rows, width)
+    if json_output:
+        print_json(found)
+        return
+    typer.echo(
+        f"{found['rows']:,} pairs of width {found['width']}: {found['seconds']:.1f} s on {found['threads']} threads, "
+        f"{found['peak_mb']:,} MB at most"
+    )
+
+
 def _over_rounds(figures: dict[str, float]) -> str:
     return f"{figures['median']:.2f} ({figures['min']:.2f}–{figures['max']:.2f})"

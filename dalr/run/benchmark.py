@@ -1,9 +1,14 @@
-"""What `dalr bench train` and `language` run: a config's training beside plain code."""
+"""What `dalr bench train`, `language` and `audit` run."""
 
+import multiprocessing
+import resource
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from dalr.antlm.config import LanguageConfig
@@ -93,3 +98,54 @@ def _timed(build: Callable[[Settings], Plan[Any]], config: Settings) -> Callable
 def _language_model(objective: Objective) -> LanguageModel:
     assert isinstance(objective, LanguageModelling)
     return objective.language_model
+
+
+class ReadyVectors:
+    """Embeddings that lie in the shared space already."""
+
+    def project_text(self, h_BH: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(h_BH, dim=-1)
+
+    project_image = project_text
+
+
+def audit_benchmark(rows: int, width: int, share: float = 0.1, seed: int = 0) -> dict[str, Any]:
+    """Judge `rows` drawn pairs of ready embeddings, a `share` of them wrong, in a fresh process of its own.
+
+    The pairs are of as many kinds as a fiftieth of the rows, two of three with a product of their own. Returns seconds,
+    peak_mb (resident, 10⁶ bytes, of the whole process), threads, and auroc of the wrong ones.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_timed_audit, rows, width, share, seed).result()
+
+
+def _timed_audit(rows: int, width: int, share: float, seed: int) -> dict[str, Any]:
+    from sklearn.metrics import roc_auc_score
+
+    from dalr.catalogue.audit import AuditConfig
+    from dalr.catalogue.audit.crossfit import FrozenPairs
+    from dalr.catalogue.audit.evidence import judge_pairs
+
+    draw = np.random.default_rng(seed)
+    kinds = max(2, rows // 50)
+    kind = draw.integers(0, kinds, rows)
+    centres = draw.standard_normal((kinds, width), dtype=np.float32)
+    product = np.where(np.arange(rows) % 3 == 0, (np.arange(rows) + 1) % rows, np.arange(rows))
+    moved = draw.permutation(rows)[: round(share * rows)]
+    source = np.arange(rows)
+    source[moved] = np.roll(moved, 1)
+    image = centres[kind] + draw.standard_normal((rows, width), dtype=np.float32)
+    text = (centres[kind] + draw.standard_normal((rows, width), dtype=np.float32))[source]
+    ids = np.stack([product[source], np.full(rows, -1)], axis=1)
+    pairs = FrozenPairs(ReadyVectors(), text, image, ids)
+    start = time.perf_counter()
+    _, found = judge_pairs(pairs, [str(row) for row in range(rows)], AuditConfig(), shared=True)
+    seconds = time.perf_counter() - start
+    return {
+        "rows": rows,
+        "width": width,
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "auroc": round(float(roc_auc_score(kind[source] != kind, found.probability)), 4),
+    }

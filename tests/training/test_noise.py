@@ -144,6 +144,18 @@ def test_the_null_is_pairs_put_together_at_random() -> None:
     assert torch.equal(folds[within.picture_M], folds[within.caption_M])
 
 
+def test_the_nearest_are_those_of_all_pairs_but_the_group() -> None:
+    text, image, ids, _ = catalogue(0.2)
+    ids[::3, 0], ids[::5, 1] = 7, -1
+    tensors = [torch.from_numpy(x) for x in (text, image, ids)]
+    agreement = NeighbourAgreement(*tensors, CONFIG)
+    cosine = agreement.image_NV @ agreement.image_NV.T
+    same = ((tensors[2][:, None] == tensors[2][None]) & (tensors[2][:, None] >= 0)).any(-1)
+    cosine[same | torch.eye(len(text), dtype=torch.bool)] = -1e4
+    expected = cosine.topk(CONFIG.neighbours, dim=1).values.mean(1)
+    torch.testing.assert_close(agreement.nearness()[1], expected)
+
+
 def test_some_rows_alone_score_as_among_all() -> None:
     text, image, ids, _ = catalogue(0.2)
     tensors = [torch.from_numpy(x) for x in (text, image, ids)]

@@ -29,7 +29,7 @@ class AuditConfig(Config):
     seed: int = 0
     captions: CaptionConfig = CaptionConfig()
     pictures: PictureConfig = PictureConfig()
-    neighbours: NoiseConfig = NoiseConfig()
+    neighbours: NoiseConfig = NoiseConfig(references=20_000)
     crossfit: CrossfitConfig = CrossfitConfig()
 
     @model_validator(mode="after")

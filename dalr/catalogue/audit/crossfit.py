@@ -8,6 +8,7 @@ Legend: N pairs · K folds · D shared width
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,11 @@ from dalr.config import Config
 from dalr.data.groups import connected_components
 from dalr.encoders.heads import HeadConfig
 from dalr.errors import DataError
-from dalr.features import StoredRows
 from dalr.files import hash_bytes
 from dalr.model import DualEncoder, ModelConfig
 from dalr.noise import NoiseConfig, build_pair_weights
 from dalr.objectives import Features, ObjectiveConfig, Rows, build_objective
+from dalr.objectives.batch import Table
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, frozen_teachers
@@ -45,18 +46,26 @@ class CrossfitConfig(Config):
     train: TrainConfig = TrainConfig(epochs=30, batch_size=256, lr=1e-3, weight_decay=1e-4, warmup=0.05, clip_norm=None)
 
 
+class Projects(Protocol):
+    """What brings features into a shared space: a DualEncoder does."""
+
+    def project_text(self, h_BH: torch.Tensor) -> torch.Tensor: ...
+
+    def project_image(self, f_BV: torch.Tensor) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class FrozenPairs:
     """N pairs as the frozen towers of `model` see them."""
 
-    model: DualEncoder
-    text: StoredRows
-    image: StoredRows
+    model: Projects
+    text: Table
+    image: Table
     ids_NK: Ints
 
     def rows(self, chosen: Ints) -> Rows:
         """A training set of some of them, their own features as teachers."""
-        text, image = (Features(StoredRows(side.store, side.places[chosen])) for side in (self.text, self.image))
+        text, image = (Features(side[chosen]) for side in (self.text, self.image))
         weight = np.ones(len(chosen), dtype=np.float32)
         return frozen_teachers(Rows(self.ids_NK[chosen], weight, text=text, image=image))
 
@@ -121,8 +130,9 @@ def with_heads(pairs: FrozenPairs, config: CrossfitConfig, heads: dict[str, torc
     return model.eval()
 
 
-def _fresh(model: DualEncoder, config: CrossfitConfig) -> DualEncoder:
+def _fresh(model: Projects, config: CrossfitConfig) -> DualEncoder:
     """The model's own towers under new heads."""
+    assert isinstance(model, DualEncoder)
     whole = model.config
     shape = ModelConfig(
         text=whole.text, image=whole.image, dim=config.dim, text_head=config.text_head, image_head=config.image_head
@@ -130,9 +140,7 @@ def _fresh(model: DualEncoder, config: CrossfitConfig) -> DualEncoder:
     return DualEncoder(shape, model.text, model.image)
 
 
-def embed_rows(
-    model: DualEncoder, pairs: FrozenPairs, rows: Ints, block: int = 8192
-) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_rows(model: Projects, pairs: FrozenPairs, rows: Ints, block: int = 8192) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors of these pairs in the model's shared space: (n, D) of captions and (n, D) of pictures."""
     found = []
     for project, side in ((model.project_text, pairs.text), (model.project_image, pairs.image)):
@@ -143,5 +151,5 @@ def embed_rows(
     return found[0], found[1]
 
 
-def _take(side: StoredRows, rows: Ints) -> torch.Tensor:
+def _take(side: Table, rows: Ints) -> torch.Tensor:
     return torch.from_numpy(np.asarray(side[rows], dtype=np.float32))

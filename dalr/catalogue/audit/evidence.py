@@ -3,7 +3,7 @@
 Legend: N pairs · K columns of group ids · D shared width
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,13 @@ from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, head_state, train_fold, with_heads
 from dalr.catalogue.audit.mismatch import Calibration, cosine_scores, sibling_scores
 from dalr.losses import same_group
-from dalr.neighbours import TILE, NeighbourAgreement, RandomPairs, Scores
+from dalr.neighbours import NeighbourAgreement, RandomPairs, Scores
 from dalr.noise import fit_probability
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Step = Callable[[str], None]
+BLOCK_ELEMENTS = 2**24
 LEAST_SAY = 0.02  # how much a row counts among its neighbours that surely does not fit itself
 
 
@@ -32,8 +33,8 @@ class Judgement:
         raw: by kind of evidence, a score a pair (higher fits better); NaN for none.
         fit: log-odds that the pair belongs together.
         probability: of a mismatch.
-        better: the pair whose picture fits the caption best of all others; −1 where no other fits better than the own,
-            or there is no shared space.
+        better: of a pair that may be wrong, the other whose picture fits the caption best; −1 where none fits better
+            than its own, or there is no shared space.
         nearness: (2, N), mean cosine of each caption, and of each picture, with its neighbours.
     """
 
@@ -101,16 +102,15 @@ def judge_pairs(
     if bool(torch.isfinite(siblings.own_N).any()):
         evidence["siblings"] = siblings
     heads: list[dict[str, Tensor]] = []
-    better = np.full(len(ids_NK), -1, np.int64)
     if shared or config.folds > 1:
         for fold in range(config.folds if config.folds > 1 else 0):
             say(f"fold {fold + 1} of {config.folds}")
             others = np.flatnonzero(folds_N.numpy() != fold)
             trained = train_fold(pairs, others, config.crossfit, config.neighbours, config.seed)
             heads.append(head_state(trained))
-        evidence["cosine"], better = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))
+        evidence["cosine"] = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))
     judge = Judge(Calibration.fit(evidence, len(random)), heads)
-    return judge, _judged(judge, evidence, better, agreement)
+    return judge, _judged(pairs, folds_N, config, judge, evidence, agreement)
 
 
 def judge_more(
@@ -130,10 +130,9 @@ def judge_more(
     evidence = {"neighbours": agreement.scores(weight_N)}
     if "siblings" in judge.kinds:
         evidence["siblings"] = sibling_scores(image_NV, _captions(pairs.ids_NK), none, chosen, config.seed)
-    better = np.full(len(rows), -1, np.int64)
     if "cosine" in judge.kinds:
-        evidence["cosine"], better = _cosines(pairs, folds_N, none, config, judge.heads, chosen)
-    before.put(rows, _judged(judge, evidence, better, agreement))
+        evidence["cosine"] = _cosines(pairs, folds_N, none, config, judge.heads, chosen)
+    before.put(rows, _judged(pairs, folds_N, config, judge, evidence, agreement))
 
 
 def _tensors(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -150,10 +149,36 @@ def _captions(ids_NK: Ints) -> Ints:
     return found
 
 
-def _judged(judge: Judge, evidence: dict[str, Scores], better: Ints, agreement: NeighbourAgreement) -> Judgement:
+def _judged(
+    pairs: FrozenPairs,
+    folds_N: Tensor,
+    config: AuditConfig,
+    judge: Judge,
+    evidence: dict[str, Scores],
+    agreement: NeighbourAgreement,
+) -> Judgement:
+    """What the evidence comes to, and the better partners of the rows that may be wrong."""
     fit, probability = judge.calibration.judge({name: scores.own_N for name, scores in evidence.items()})
     raw = {name: scores.own_N.double().numpy() for name, scores in evidence.items()}
+    better = np.full(len(fit), -1, np.int64)
+    if "cosine" in evidence:
+        suspect = torch.from_numpy(np.flatnonzero(probability >= config.doubtful))
+        for chosen, text_ND, image_ND in _embedded(pairs, folds_N, config, judge.heads, agreement.rows_R[suspect]):
+            better[suspect[chosen].numpy()] = _better(
+                text_ND, image_ND, pairs.ids_NK, agreement.rows_R[suspect[chosen]]
+            )
     return Judgement(raw, fit, probability, better, torch.stack(agreement.nearness()).double().numpy())
+
+
+def _embedded(
+    pairs: FrozenPairs, folds_N: Tensor, config: AuditConfig, heads: list[dict[str, Tensor]], rows_R: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(places in `rows_R`, all captions, all pictures) by fold, as the heads see them that did not see these rows."""
+    for fold in range(config.folds if heads else 1):
+        chosen = torch.nonzero(folds_N[rows_R] == fold).flatten()
+        if len(chosen):
+            model = with_heads(pairs, config.crossfit, heads[fold]) if heads else pairs.model
+            yield chosen, *embed_rows(model, pairs, np.arange(len(folds_N)))
 
 
 def _cosines(
@@ -163,34 +188,26 @@ def _cosines(
     config: AuditConfig,
     heads: list[dict[str, Tensor]],
     rows_R: Tensor,
-) -> tuple[Scores, Ints]:
-    """Standing of these rows' cosines, and their better partners; with folds by heads that did not see them."""
-    own, random = torch.zeros(len(folds_N)), torch.zeros(len(null))
-    better = np.full(len(folds_N), -1, np.int64)
-    asked = torch.zeros(len(folds_N), dtype=torch.bool)
-    asked[rows_R] = True
-    for fold in range(config.folds if heads else 1):
+) -> Scores:
+    """How the cosines of these rows, and of the random pairs, stand among those of their fold."""
+    own, random = torch.zeros(len(rows_R)), torch.zeros(len(null))
+    for chosen, text_ND, image_ND in _embedded(pairs, folds_N, config, heads, rows_R):
+        fold = folds_N[rows_R[chosen[0]]]
         within = torch.nonzero(folds_N == fold).flatten()
-        chosen = torch.nonzero(asked[within]).flatten()
-        if not len(chosen):
-            continue
-        model = with_heads(pairs, config.crossfit, heads[fold]) if heads else pairs.model
-        text_ND, image_ND = embed_rows(model, pairs, np.arange(len(folds_N)))
         place = torch.full((len(folds_N),), -1)
         place[within] = torch.arange(len(within))
         drawn = folds_N[null.picture_M] == fold
         local = RandomPairs(place[null.picture_M[drawn]], place[null.caption_M[drawn]])
-        scores = cosine_scores(text_ND[within], image_ND[within], local, chosen)
-        own[within[chosen]], random[drawn] = scores.own_N, scores.null_M
-        better[within[chosen].numpy()] = _better(text_ND, image_ND, pairs.ids_NK, within[chosen])
-    return Scores(own[rows_R], random), better[rows_R.numpy()]
+        scores = cosine_scores(text_ND[within], image_ND[within], local, place[rows_R[chosen]])
+        own[chosen], random[drawn] = scores.own_N, scores.null_M
+    return Scores(own, random)
 
 
 def _better(text_ND: Tensor, image_ND: Tensor, ids_NK: Ints, rows_R: Tensor) -> Ints:
     """For each of these rows the row of another group whose picture fits its caption better, or −1."""
     ids = torch.from_numpy(ids_NK)
     found = []
-    for block in torch.split(rows_R, TILE):
+    for block in torch.split(rows_R, max(1, BLOCK_ELEMENTS // len(ids))):
         cosine = text_ND[block] @ image_ND.T
         own = (text_ND[block] * image_ND[block]).sum(1)
         highest = cosine.masked_fill_(same_group(ids[block], ids), -2.0).max(dim=1)
