@@ -58,8 +58,9 @@ def audit(
     names pictures that are blank, blurred, dark, small, odd in shape, or the same for many products; captions that are
     empty, boilerplate, in another script, too long, or shouting; doubles, also across splits; and outliers.
 
-    Written are audit.parquet and audit.csv (a line a row), cleaned.csv (what is left, with weights, for dalr train) and
-    summary.json. Run again into the same folder, it judges only what changed; what people decided stands.
+    Written are audit.parquet and audit.csv (a line a row), products.csv (a line a product), cleaned.csv (what is left,
+    with weights, for dalr train) and summary.json. Run again into the same folder, it judges only what changed; what
+    people decided stands.
 
     --json prints the summary: source, fingerprint, model, config, rows, compared, judged (of these, now), decided (by
     people), verdicts (wrong, doubtful, faulty, ok: they add up to rows), findings, products, usable, share (of

@@ -6,7 +6,7 @@
 - each fault of a picture or caption is named on what has it, and on nothing else;
 - several captions of a picture and several pictures of a product are no doubles; rows, look-alikes and captions of
   other products, and what stands in two splits, are;
-- the four files are written, their counts add up, and `dalr train` reads the cleaned manifest;
+- the files are written, their counts add up, and `dalr train` reads the cleaned manifest;
 - an audit run again judges what is new or changed and nothing else, and what people decided stands as long as the row
   says the same; a decision is on disk at once, and half a line of a crash costs itself alone;
 - with neither model nor store the command exits 2.
@@ -327,6 +327,15 @@ def test_the_files(tmp_path: Path) -> None:
     assert list(table) == list(sheet[0])
     assert [row["reason"] for row in sheet] == table["reason"]
     assert table["findings"][-1] == "unreadable picture"
+    with open(out / "products.csv", newline="", encoding="utf-8") as stream:
+        per_product = list(csv.DictReader(stream))
+    assert len(per_product) == summary["products"] == len(set(table["product"]))
+    for name, count in summary["verdicts"].items():
+        assert sum(int(product[name]) for product in per_product) == count
+    worst = [float(product["worst"]) for product in per_product]
+    assert worst == sorted(worst, reverse=True)
+    twice = next(product for product in per_product if product["first_key"] == table["key"][0])
+    assert (twice["rows"], twice["pictures"], "empty caption" in twice["findings"]) == ("2", "1", True)
     assert table["probability"][-1] is None
     cleaned = Manifest.load(out / "cleaned.csv", DataConfig(root=str(manifest.root)))
     assert len(cleaned) == summary["usable"] == sum(table["usable"])

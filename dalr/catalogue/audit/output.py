@@ -11,21 +11,23 @@ from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
 from dalr.files import write_atomically, write_json
 
-TABLE, SHEET, SUMMARY, CLEANED = "audit.parquet", "audit.csv", "summary.json", "cleaned.csv"
+TABLE, SHEET, PRODUCTS, CLEANED = "audit.parquet", "audit.csv", "products.csv", "cleaned.csv"
+SUMMARY = "summary.json"
 WORST = 20  # rows in the summary
 
 
 def write_audit(
     folder: str | Path, manifest: Manifest, result: AuditResult, config: AuditConfig, model: str
 ) -> dict[str, Any]:
-    """Write the four files and what the next audit can take over into `folder`, and return the summary.
+    """Write the five files and what the next audit can take over into `folder`, and return the summary.
 
     `audit.parquet` and `audit.csv` have a line a row: row, key, image, text, split, product, verdict, probability,
     reason, findings, usable, decision (of a person), content (a hash of what the row says), better_key and better_text
-    (of the row whose picture the caption fits better), and a column for each kind of evidence. `cleaned.csv` is a
-    manifest of the usable rows, captions fixed where people did so, with the weight of each: one minus the probability
-    (1 where a person approved), times the weight that it had; `dalr train` takes it with `data.root` at the catalogue's
-    folder. `summary.json` comes last: where it is, the audit is whole.
+    (of the row whose picture the caption fits better), and a column for each kind of evidence. `products.csv` has a
+    line a product: what its rows come to. `cleaned.csv` is a manifest of the usable rows, captions fixed where people
+    did so, with the weight of each: one minus the probability (1 where a person approved), times the weight that it
+    had; `dalr train` takes it with `data.root` at the catalogue's folder. `summary.json` comes last: where it is, the
+    audit is whole.
 
     Raises UsageError where the folder cannot be written.
     """
@@ -52,6 +54,7 @@ def write_audit(
         pq.write_table(pa.table(columns), buffer)
         write_atomically(folder / TABLE, buffer.getvalue().to_pybytes())
         write_atomically(folder / SHEET, _sheet(columns))
+        write_atomically(folder / PRODUCTS, _sheet(product_columns(manifest, result)))
         write_atomically(folder / CLEANED, _sheet(cleaned_columns(manifest, result)))
         if result.memory is not None:
             result.memory.save(folder)
@@ -86,6 +89,27 @@ def table_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any
             f"score_{name}": [round(row.scores[name], 3) if name in row.scores else None for row in rows]
             for name in names
         },
+    }
+
+
+def product_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any]]:
+    """What the rows of each product come to, the product with the worst row first; it is named by its first row."""
+    members: dict[int, list[AuditedRow]] = {}
+    for row in result.rows:
+        members.setdefault(row.product, []).append(row)
+    order = sorted(members.values(), key=lambda rows: -max(row.probability or 0.0 for row in rows))
+    verdicts = ("wrong", "doubtful", "faulty", "ok")
+    first = [rows[0].row for rows in order]
+    return {
+        "product": [rows[0].product for rows in order],
+        "group": [manifest.group[row] if manifest.group is not None else None for row in first],
+        "first_key": [manifest.keys[row] for row in first],
+        "first_text": [manifest.texts[row] for row in first],
+        "rows": [len(rows) for rows in order],
+        "pictures": [len({manifest.images[row.row] for row in rows} - {None}) for rows in order],
+        **{name: [sum(row.verdict == name for row in rows) for rows in order] for name in verdicts},
+        "worst": [round(max(row.probability or 0.0 for row in rows), 4) for rows in order],
+        "findings": [", ".join(dict.fromkeys(name for row in rows for name in row.findings)) for rows in order],
     }
 
 
