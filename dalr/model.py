@@ -215,6 +215,10 @@ class DualEncoder(nn.Module):
             described = [head.config.kind, head.config.standardise, hash_tensors(head.state_dict())]
         return hash_json([tower.fingerprint(), described])
 
+    def head_state(self) -> dict[str, Tensor]:
+        """The weights of both heads by name, as in `state_dict`."""
+        return {name: value for name, value in self.state_dict().items() if name.split(".")[0].endswith("_head")}
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `model.json`, `heads.safetensors`, `text/` and `image/` into `folder`: all that it needs offline.
 
@@ -223,8 +227,7 @@ class DualEncoder(nn.Module):
         """
 
         def write(fresh: Path) -> None:
-            heads = {name: value for name, value in self.state_dict().items() if name.split(".")[0].endswith("_head")}
-            save_weights(fresh / HEADS_FILE, heads)
+            save_weights(fresh / HEADS_FILE, self.head_state())
             for side, tower in (("text", self.text), ("image", self.image)):
                 if tower is not None:
                     (fresh / side).mkdir()

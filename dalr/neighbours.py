@@ -9,6 +9,7 @@ Legend: N pairs · H text width · V image width · K columns of group ids · R 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from dalr.losses import same_group
 TILE = 1024
 NULL_PAIRS = 20_000
 NEAR_POOL = 10_000
+LEAST_SAY = 0.02  # how much a row counts among its neighbours that surely does not fit itself
 
 
 class NeighbourConfig(Config):
@@ -73,6 +75,11 @@ class RandomPairs:
             torch.cat([own[keep] for keep in kept]),
             torch.cat([other[keep] for other, keep in zip(others, kept, strict=True)]),
         )
+
+    @classmethod
+    def none(cls) -> "RandomPairs":
+        """No pair at all."""
+        return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
     @classmethod
     def near(
@@ -146,9 +153,16 @@ class NeighbourAgreement:
         if rows is None:
             self.pairs = RandomPairs.draw(ids_NK, generator) if pairs is None else pairs
         else:
-            self.pairs = RandomPairs(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+            self.pairs = RandomPairs.none()
         self._of_pictures = self._nearest(self.image_NV, ids_NK)
         self._of_captions = self._nearest(self.text_NH, ids_NK)
+
+    def settled(self, fit: Callable[[Scores], Tensor]) -> Scores:
+        """The scores after all passes; `fit` gives the probabilities by which the rows count in the next one."""
+        scores = self.scores()
+        for _ in range(self.config.passes - 1):
+            scores = self.scores(fit(scores).clamp(min=LEAST_SAY))
+        return scores
 
     def nearness(self) -> tuple[Tensor, Tensor]:
         """Mean cosine with the neighbours of each row asked about, (R,) of captions and (R,) of pictures."""
@@ -158,15 +172,15 @@ class NeighbourAgreement:
         """Scores of the rows asked about and of the random pairs; `weight_N` in [0, 1] says how much a row counts."""
         text_RH = self._expected(self._of_pictures, self.text_NH, weight_N)
         image_RV = self._expected(self._of_captions, self.image_NV, weight_N)
-        own = torch.arange(len(self.rows_R))
-        there = _outstanding(text_RH, self.text_NH, own, self.rows_R)
-        back = _outstanding(image_RV, self.image_NV, own, self.rows_R)
-        # A row's picture with another's caption: what its neighbours expect of a caption, and that caption's of a
-        # picture.
-        pairs = self.pairs
-        null_there = _outstanding(text_RH, self.text_NH, pairs.picture_M, pairs.caption_M)
-        null_back = _outstanding(image_RV, self.image_NV, pairs.caption_M, pairs.picture_M)
-        return Scores((there + back) / 2, (null_there + null_back) / 2)
+        own, pairs = torch.arange(len(self.rows_R)), self.pairs
+        # Then a row's picture with another's caption: what the neighbours of each expect of the other.
+        there = outstanding(
+            text_RH, self.text_NH, torch.cat([own, pairs.picture_M]), torch.cat([self.rows_R, pairs.caption_M])
+        )
+        back = outstanding(
+            image_RV, self.image_NV, torch.cat([own, pairs.caption_M]), torch.cat([self.rows_R, pairs.picture_M])
+        )
+        return Scores(*torch.split((there + back) / 2, [len(own), len(pairs)]))
 
     def _nearest(self, from_NW: Tensor, ids_NK: Tensor) -> tuple[Tensor, Tensor]:
         """Row numbers and cosines (R, neighbours) of the nearest references, the row's own group left out."""
@@ -219,7 +233,7 @@ def _centred(x_NW: Tensor) -> Tensor:
     return F.normalize((x_NW - x_NW.mean(0)) / (x_NW.std(0) + 1e-6), dim=1)
 
 
-def _outstanding(expected_RU: Tensor, side_NU: Tensor, expecting_M: Tensor, row_M: Tensor) -> Tensor:
+def outstanding(expected_RU: Tensor, side_NU: Tensor, expecting_M: Tensor, row_M: Tensor) -> Tensor:
     """How far `expected[expecting] · side[row]` stands out from what that expectation gives with all rows, (M,)."""
     mean_U = side_NU.mean(0)
     centred = side_NU - mean_U

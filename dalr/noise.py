@@ -173,9 +173,4 @@ def build_pair_weights(config: NoiseConfig, text_NH: Any, image_NV: Any, ids_NK:
     text, image = (torch.from_numpy(np.asarray(side[rows], dtype=np.float32)) for side in (text_NH, image_NV))
     ids = torch.from_numpy(ids_NK)
     agreement = NeighbourAgreement(text, image, ids, config)
-    scores = agreement.scores()
-    for _ in range(config.passes - 1):
-        # Another look, in which neighbours that do not fit themselves have little to say.
-        fits, _ = fit_probability(scores)
-        scores = agreement.scores(fits.clamp(min=0.02))
-    return PairWeights(size, config, scores)
+    return PairWeights(size, config, agreement.settled(lambda scores: fit_probability(scores)[0]))

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dalr.data.groups import group_ids
 from dalr.data.manifest import Manifest
 from dalr.data.streams import MixedStreams, Stream, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
-from dalr.features import StoredRows, embed_images, embed_texts, image_keys
+from dalr.features import embed_images, embed_texts, image_keys
 from dalr.model import DualEncoder
+from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import Batch, Features, Kind, Pixels, Rows, Tokens
 from dalr.objectives.batch import Column
 from dalr.teachers import TeacherConfig, teacher_rows
 
 Progress = Callable[[int, int], None]
+SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
 
 class TrainingData:
@@ -121,7 +124,7 @@ def pair_rows(
         ids_NK=kept.ids([keys[row] for row in good]),
         weight_N=kept.weight,
         text=text_column(texts, model, cache, progress),
-        image=Features(StoredRows(stored.store, stored.places[good])) if stored else _pixels(kept, model.image),
+        image=Features(stored.select(good)) if stored else _pixels(kept, model.image),
     )
     return kept, rows
 
@@ -171,6 +174,41 @@ def frozen_teachers(rows: Rows) -> Rows:
     text = (rows.text,) if isinstance(rows.text, Features) else ()
     image = (rows.image,) if isinstance(rows.image, Features) else ()
     return replace(rows, text_teachers=rows.text_teachers or text, image_teachers=rows.image_teachers or image)
+
+
+def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
+    """Pair weights of the paired rows, from the teachers' embeddings where both sides have one."""
+    if rows is None:
+        return None
+    text = rows.text_teachers[0].array if rows.text_teachers else None
+    image = rows.image_teachers[0].array if rows.image_teachers else None
+    return build_pair_weights(config, text, image, rows.ids_NK)
+
+
+def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
+    """Fit the heads' input standardisation, where it is on and not yet set, to the features training starts from."""
+    if "pairs" not in rows:
+        return
+    pairs = rows["pairs"]
+    for head, column, tower in (
+        (model.text_head, pairs.text, model.text),
+        (model.image_head, pairs.image, model.image),
+    ):
+        if head is None or column is None or not head.config.standardise or head.fitted:
+            continue
+        # Of a tower in training, a sample is enough: its features will move anyway.
+        share = 1 if isinstance(column, Features) else max(1, len(pairs) // SAMPLE_ROWS)
+        chosen = np.arange(0, len(pairs), share)
+        features = []
+        with torch.inference_mode():
+            for start in range(0, len(chosen), SAMPLE_BATCH):
+                block = chosen[start : start + SAMPLE_BATCH]
+                inputs = column.take(block, block)
+                if tower is not None and not isinstance(column, Features):
+                    inputs = tower(inputs)
+                assert isinstance(inputs, torch.Tensor)
+                features.append(inputs.numpy())
+        head.fit_input(np.concatenate(features))
 
 
 def unreadable(manifest: Manifest, progress: Progress | None = None) -> dict[int, str]:

@@ -158,10 +158,11 @@ def regained(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[
             faulty, _ = plant(options, "fashion", False, share, seed)
             for rows, manifest in (("clean", clean), ("faulty", faulty), ("audited", faulty)):
                 for objective in ("clip", "dalr"):
-                    folder = options.out / "regain" / f"{share:g}-{seed}"
+                    # Clean rows are the same whatever the share.
+                    folder = options.out / "regain" / (f"{seed}" if rows == "clean" else f"{share:g}-{seed}")
                     out = folder / f"{rows}-{objective}"
                     if not options.finished:
-                        train = folder / f"{rows}.csv"
+                        train = folder / ("audit/cleaned.csv" if rows == "audited" else f"{rows}.csv")
                         if not train.is_file():
                             write_rows(options, train, manifest, rows == "audited", seed)
                         overrides = [f"data.train={train}", f"data.root={clean.root}", f"train.seed={seed}"]
@@ -178,8 +179,7 @@ def write_rows(options: argparse.Namespace, path: Path, manifest: Manifest, audi
     if audited:
         config = audit_config(options, seed)
         result = audit_catalogue(fashion_model(), manifest, config, shared=False)
-        write_audit(path.with_suffix(""), manifest, result, config, "plain encoders")
-        path.write_bytes((path.with_suffix("") / "cleaned.csv").read_bytes())
+        write_audit(path.parent, manifest, result, config, "plain encoders")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as stream:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dalr.catalogue.lookalikes import lookalikes
+from dalr.catalogue.lookalikes import alike_rows, lookalikes
 from dalr.catalogue.photos import PhotoSurvey, survey_photos
-from dalr.data.groups import group_ids
+from dalr.data.groups import group_ids, joint_ids, rows_by_id
 from dalr.data.manifest import BadRow, Manifest
 
 Progress = Callable[[int, int], None]
@@ -139,7 +139,7 @@ def check_catalogue(
     if survey is not None:
         groups = lookalikes(manifest, survey)
         images = _images(manifest, survey, groups)
-        alike = _group_of_rows(groups, survey)
+        alike = alike_rows(groups, survey)
     return CheckReport(
         source=manifest.source,
         rows=len(manifest) + len(manifest.bad),
@@ -153,7 +153,7 @@ def check_catalogue(
         notes=list(manifest.notes),
         captions=_captions(manifest, captions) if manifest.roles.text else None,
         images=images,
-        duplicate_rows=_repeats(manifest, _both(contents, captions)),
+        duplicate_rows=_repeats(manifest, joint_ids(contents, captions)),
         splits=_splits(manifest, {"image": contents, "look-alike": alike, "caption": captions}),
         tokens=_tokens(manifest, token_counts, token_limit) if token_counts is not None else None,
     )
@@ -240,28 +240,9 @@ def _tokens(manifest: Manifest, count: Callable[[Sequence[str]], list[int]], lim
     )
 
 
-def _both(a: Numbers, b: Numbers) -> Numbers:
-    """One id for each pair of ids; -1 where either is missing."""
-    return np.where((a >= 0) & (b >= 0), a * (int(b.max(initial=0)) + 1) + b, -1)
-
-
-def _group_of_rows(groups: list[list[int]], survey: PhotoSurvey) -> Numbers:
-    """The number of the look-alike group of each row's picture, -1 outside all groups."""
-    # Exact copies of a member belong with it; only the first of them is named in the groups.
-    key_group = {survey.photos[photo].key: number for number, group in enumerate(groups) for photo in group}
-    by_photo = [key_group.get(photo.key, -1) if photo.key else -1 for photo in survey.photos]
-    found: Numbers = np.array([*by_photo, -1], dtype=np.int64)[survey.photo_of]
-    return found
-
-
 def _repeats(manifest: Manifest, ids: Numbers, spread: Numbers | None = None) -> Repeats:
     """Groups of rows with one id (-1 has none); an example shows rows of different `spread` first."""
-    known = np.flatnonzero(ids >= 0)
-    order = known[np.argsort(ids[known], kind="stable")]
-    if not len(order):
-        return Repeats()
-    cuts = np.flatnonzero(np.diff(ids[order])) + 1
-    groups = [group for group in np.split(order, cuts) if len(group) > 1]
+    groups = rows_by_id(ids)
     groups.sort(key=lambda group: (-len(group), int(group[0])))
     examples = []
     for group in groups[:EXAMPLES]:

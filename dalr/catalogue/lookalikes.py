@@ -61,6 +61,15 @@ def lookalikes(manifest: Manifest, survey: PhotoSurvey) -> list[list[int]]:
     return list(groups.values())
 
 
+def alike_rows(groups: list[list[int]], survey: PhotoSurvey) -> Pairs:
+    """The number of each row's look-alike group (of `lookalikes`), int64 (N,); -1 outside all groups."""
+    # Exact copies of a member belong with it; only the first of them is named in the groups.
+    key_group = {survey.photos[photo].key: number for number, group in enumerate(groups) for photo in group}
+    by_photo = [key_group.get(photo.key, -1) if photo.key else -1 for photo in survey.photos]
+    found: Pairs = np.array([*by_photo, -1], dtype=np.int64)[survey.photo_of]
+    return found
+
+
 def _candidate_photos(survey: PhotoSurvey, chosen: Sequence[int]) -> Pairs:
     """Pairs of photos that are near each other by all that was kept of them."""
     fine = np.array([survey.photos[number].fine for number in chosen], dtype=np.uint64)

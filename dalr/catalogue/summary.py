@@ -212,8 +212,7 @@ def _rows_of(manifest: Manifest, split: str) -> Any:
 
 
 def _selected(features: SideFeatures, rows: Any) -> SideFeatures:
-    stored = type(features.stored)(features.stored.store, features.stored.places[rows])
-    return SideFeatures(features.side, [features.keys[row] for row in rows], stored, features.bad)
+    return SideFeatures(features.side, [features.keys[row] for row in rows], features.stored.select(rows), features.bad)
 
 
 def _gallery(part: Manifest, related: Any, scores_TM: Any, count: int, seed: int) -> list[Query]:

@@ -110,6 +110,19 @@ def carve_dev(ids: Ids, fraction: float, seed: int) -> tuple[Ids, Ids]:
     return train.astype(np.int64), dev.astype(np.int64)
 
 
+def joint_ids(a: Ids, b: Ids) -> Ids:
+    """One id for each pair of ids, int64 (N,); -1 where either is missing."""
+    return np.where((a >= 0) & (b >= 0), a * (int(b.max(initial=0)) + 1) + b, -1)
+
+
+def rows_by_id(ids: Ids) -> list[Ids]:
+    """The rows of each id of `ids` (N,) that several rows have, in their order; -1 has none."""
+    known = np.flatnonzero(ids >= 0)
+    order = known[np.argsort(ids[known], kind="stable")]
+    cuts = np.flatnonzero(np.diff(ids[order])) + 1
+    return [rows for rows in np.split(order, cuts) if len(rows) > 1]
+
+
 def _numbers(values: Sequence[Hashable | None]) -> Ids:
     numbers: dict[Hashable, int] = {}
     return np.array([-1 if value is None else numbers.setdefault(value, len(numbers)) for value in values], np.int64)

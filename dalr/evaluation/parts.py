@@ -44,19 +44,20 @@ def embed_part(model: DualEncoder, part: Part, found: Relevance) -> tuple[np.nda
     """Embeddings of the distinct texts and images of a part in the shared space."""
     manifest, rows = part.manifest, part.rows
     if isinstance(rows.text, Features):
-        text = _project(model.project_text, rows.text, found.text_rows, model.device)
+        text = project_rows(model.project_text, rows.text, found.text_rows, model.device)
     else:
         text = model.encode_text([manifest.texts[row] or "" for row in found.text_rows], space="shared")
     if isinstance(rows.image, Features):
-        image = _project(model.project_image, rows.image, found.image_rows, model.device)
+        image = project_rows(model.project_image, rows.image, found.image_rows, model.device)
     else:
         image = model.encode_image([manifest.image_path(int(row)) for row in found.image_rows])
     return text, image
 
 
-def _project(
+def project_rows(
     project: Callable[[torch.Tensor], torch.Tensor], column: Features, rows: np.ndarray, device: torch.device
 ) -> np.ndarray:
+    """Rows of cached features through a head, (n, D) float32."""
     blocks = [rows[start : start + PROJECT_ROWS] for start in range(0, len(rows), PROJECT_ROWS)]
     with torch.inference_mode():
         done = [project(column.take(block, block).to(device)).float().cpu().numpy() for block in blocks]

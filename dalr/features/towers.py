@@ -65,6 +65,10 @@ class StoredRows:
     def __getitem__(self, rows: npt.NDArray[Any] | slice) -> Floats:
         return self.store.take(self.places[rows])
 
+    def select(self, rows: npt.NDArray[Any]) -> "StoredRows":
+        """Some of the rows, still on disk."""
+        return StoredRows(self.store, self.places[rows])
+
 
 def embed_texts(
     texts: Sequence[str],

@@ -20,18 +20,16 @@ from dalr.evaluation.parts import Part, retrieval_evaluator
 from dalr.evaluation.sts import pairs_dev, sts_dev
 from dalr.files import hash_json
 from dalr.model import DualEncoder
-from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
-from dalr.objectives import Features, Kind, Objective, ObjectiveConfig, Rows, build_objective
+from dalr.objectives import Kind, Objective, ObjectiveConfig, Rows, build_objective
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
 from dalr.schedule import Restarts
 from dalr.train_config import TrainConfig
 from dalr.trainer import TrainData
-from dalr.training_data import TrainingData, add_teachers, pair_rows, photo_keys
+from dalr.training_data import TrainingData, add_teachers, pair_rows, pair_weights, photo_keys, standardise_heads
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
-SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
 
 Data = TypeVar("Data", bound=TrainData)
@@ -108,41 +106,6 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     bad = [*(train.bad if train is not None else []), *texts.bad]
     leaks = check.report.as_json() if check is not None else None
     return Plan(model, objective, stream, train_config, evaluate, val if pictures else None, inputs, count, bad, leaks)
-
-
-def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
-    """Pair weights of the paired rows, from the teachers' embeddings where both sides have one."""
-    if rows is None:
-        return None
-    text = rows.text_teachers[0].array if rows.text_teachers else None
-    image = rows.image_teachers[0].array if rows.image_teachers else None
-    return build_pair_weights(config, text, image, rows.ids_NK)
-
-
-def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
-    """Fit the heads' input standardisation, where it is on and not yet set, to the features training starts from."""
-    if "pairs" not in rows:
-        return
-    pairs = rows["pairs"]
-    for head, column, tower in (
-        (model.text_head, pairs.text, model.text),
-        (model.image_head, pairs.image, model.image),
-    ):
-        if head is None or column is None or not head.config.standardise or head.fitted:
-            continue
-        # Of a tower in training, a sample is enough: its features will move anyway.
-        share = 1 if isinstance(column, Features) else max(1, len(pairs) // SAMPLE_ROWS)
-        chosen = np.arange(0, len(pairs), share)
-        features = []
-        with torch.inference_mode():
-            for start in range(0, len(chosen), SAMPLE_BATCH):
-                block = chosen[start : start + SAMPLE_BATCH]
-                inputs = column.take(block, block)
-                if tower is not None and not isinstance(column, Features):
-                    inputs = tower(inputs)
-                assert isinstance(inputs, torch.Tensor)
-                features.append(inputs.numpy())
-        head.fit_input(np.concatenate(features))
 
 
 def choose_evaluation(

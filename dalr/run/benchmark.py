@@ -103,6 +103,8 @@ def _language_model(objective: Objective) -> LanguageModel:
 class ReadyVectors:
     """Embeddings that lie in the shared space already."""
 
+    device = torch.device("cpu")
+
     def project_text(self, h_BH: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(h_BH, dim=-1)
 

@@ -13,11 +13,11 @@ from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig
 from dalr.objectives import Kind, ObjectiveConfig, Rows, build_objective
-from dalr.run.assembly import choose_evaluation, pair_weights, standardise_heads
+from dalr.run.assembly import choose_evaluation
 from dalr.teachers import TeacherConfig
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
-from dalr.training_data import TrainingData, add_teachers, pair_rows, text_rows
+from dalr.training_data import TrainingData, add_teachers, pair_rows, pair_weights, standardise_heads, text_rows
 
 
 class DALRTrainer(Trainer):

@@ -5,9 +5,8 @@ Folds are cut by group and do not move when rows are added: a group's fold is a 
 Legend: N pairs · K folds · D shared width
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,14 +18,15 @@ from dalr.config import Config
 from dalr.data.groups import connected_components
 from dalr.encoders.heads import HeadConfig
 from dalr.errors import DataError
+from dalr.evaluation.parts import project_rows
 from dalr.files import hash_bytes
 from dalr.model import DualEncoder, ModelConfig
-from dalr.noise import NoiseConfig, build_pair_weights
+from dalr.noise import NoiseConfig
 from dalr.objectives import Features, ObjectiveConfig, Rows, build_objective
 from dalr.objectives.batch import Table
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
-from dalr.training_data import TrainingData, frozen_teachers
+from dalr.training_data import TrainingData, frozen_teachers, pair_weights, standardise_heads
 
 Ints = npt.NDArray[np.int64]
 SMALLEST = 200  # pairs; fewer cannot teach a head
@@ -48,6 +48,9 @@ class CrossfitConfig(Config):
 
 class Projects(Protocol):
     """What brings features into a shared space: a DualEncoder does."""
+
+    @property
+    def device(self) -> torch.device: ...
 
     def project_text(self, h_BH: torch.Tensor) -> torch.Tensor: ...
 
@@ -96,31 +99,19 @@ def train_fold(
     config: CrossfitConfig,
     noise: NoiseConfig,
     seed: int,
-    progress: Callable[[dict[str, object]], None] | None = None,
 ) -> DualEncoder:
     """The model's towers with heads trained on the chosen pairs."""
     torch.manual_seed(seed)
     model = _fresh(pairs.model, config)
     rows = pairs.rows(chosen)
-    assert isinstance(rows.text, Features)
-    assert isinstance(rows.image, Features)
-    for head, column in ((model.text_head, rows.text), (model.image_head, rows.image)):
-        if head is not None and head.config.standardise:
-            head.fit_input(np.asarray(column.array[:]))
-    weights = None
-    if config.objective.pair_weights:
-        weights = build_pair_weights(noise, rows.text_teachers[0].array, rows.image_teachers[0].array, rows.ids_NK)
+    standardise_heads(model, {"pairs": rows})
+    weights = pair_weights(noise, rows) if config.objective.pair_weights else None
     train = config.train.model_copy(update={"seed": seed, "batch_size": min(config.train.batch_size, len(chosen))})
     data = TrainingData({"pairs": rows}, batch_size=train.batch_size, seed=seed, fingerprint="crossfit")
     torch.manual_seed(seed)
     objective = build_objective(config.objective, model, pair_weights=weights)
-    Trainer(model, objective, data, train, progress=progress).fit()
+    Trainer(model, objective, data, train).fit()
     return model.eval()
-
-
-def head_state(model: DualEncoder) -> dict[str, torch.Tensor]:
-    """The weights of the heads, which are all that a fold has of its own."""
-    return {name: value for name, value in model.state_dict().items() if name.split(".")[0].endswith("_head")}
 
 
 def with_heads(pairs: FrozenPairs, config: CrossfitConfig, heads: dict[str, torch.Tensor]) -> DualEncoder:
@@ -137,19 +128,11 @@ def _fresh(model: Projects, config: CrossfitConfig) -> DualEncoder:
     shape = ModelConfig(
         text=whole.text, image=whole.image, dim=config.dim, text_head=config.text_head, image_head=config.image_head
     )
-    return DualEncoder(shape, model.text, model.image)
+    return DualEncoder(shape, model.text, model.image).to(model.device)
 
 
-def embed_rows(model: Projects, pairs: FrozenPairs, rows: Ints, block: int = 8192) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_rows(model: Projects, pairs: FrozenPairs, rows: Ints) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors of these pairs in the model's shared space: (n, D) of captions and (n, D) of pictures."""
-    found = []
-    for project, side in ((model.project_text, pairs.text), (model.project_image, pairs.image)):
-        take = partial(_take, side)
-        with torch.inference_mode():
-            parts = [project(take(rows[at : at + block])).float() for at in range(0, len(rows), block)]
-        found.append(torch.cat(parts))
-    return found[0], found[1]
-
-
-def _take(side: Table, rows: Ints) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(side[rows], dtype=np.float32))
+    text_ND = project_rows(model.project_text, Features(pairs.text), rows, model.device)
+    image_ND = project_rows(model.project_image, Features(pairs.image), rows, model.device)
+    return torch.from_numpy(text_ND), torch.from_numpy(image_ND)

@@ -3,7 +3,7 @@
 Legend: N pairs · K columns of group ids · D shared width
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 
 from dalr.catalogue.audit.config import AuditConfig
-from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, head_state, train_fold, with_heads
+from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, train_fold, with_heads
 from dalr.catalogue.audit.mismatch import Calibration, cosine_scores, sibling_scores
 from dalr.losses import same_group
-from dalr.neighbours import NeighbourAgreement, RandomPairs, Scores
+from dalr.neighbours import LEAST_SAY, NeighbourAgreement, RandomPairs, Scores
 from dalr.noise import fit_probability
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Step = Callable[[str], None]
 BLOCK_ELEMENTS = 2**24
-LEAST_SAY = 0.02  # how much a row counts among its neighbours that surely does not fit itself
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ class Judge:
         return list(self.calibration.odds)
 
 
-def judge_pairs(
-    pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, shared: bool, say: Step | None = None
-) -> tuple[Judge, Judgement]:
+def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, shared: bool) -> tuple[Judge, Judgement]:
     """Judge N pairs by all that there is.
 
     Args:
@@ -81,33 +77,30 @@ def judge_pairs(
         keys: of the rows, which decide the folds.
         config: see `AuditConfig`.
         shared: whether the model's heads are trained, so that its cosines mean something.
-        say: told what is done next.
 
     Returns:
         What can judge further pairs of this catalogue, and what was found.
     """
-    say = say or (lambda _: None)
     text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
     generator = torch.Generator().manual_seed(config.seed)
     random = RandomPairs.draw(ids_NK, generator, folds_N)
     null = random.and_also(RandomPairs.near(text_NH, ids_NK, generator, folds_N))
-    say("neighbours")
     agreement = NeighbourAgreement(text_NH, image_NV, ids_NK, config.neighbours, pairs=null)
-    found = agreement.scores()
-    for _ in range(config.neighbours.passes - 1):
-        fits, _ = fit_probability(Scores(found.own_N, found.null_M[: len(random)]))
-        found = agreement.scores(fits.clamp(min=LEAST_SAY))
-    evidence = {"neighbours": found}
+    evidence = {
+        "neighbours": agreement.settled(
+            lambda scores: fit_probability(Scores(scores.own_N, scores.null_M[: len(random)]))[0]
+        )
+    }
     siblings = sibling_scores(image_NV, _captions(pairs.ids_NK), null, seed=config.seed)
     if bool(torch.isfinite(siblings.own_N).any()):
         evidence["siblings"] = siblings
     heads: list[dict[str, Tensor]] = []
-    if shared or config.folds > 1:
-        for fold in range(config.folds if config.folds > 1 else 0):
-            say(f"fold {fold + 1} of {config.folds}")
+    if config.folds > 1:
+        for fold in range(config.folds):
             others = np.flatnonzero(folds_N.numpy() != fold)
             trained = train_fold(pairs, others, config.crossfit, config.neighbours, config.seed)
-            heads.append(head_state(trained))
+            heads.append(trained.head_state())
+    if shared or heads:
         evidence["cosine"] = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))
     judge = Judge(Calibration.fit(evidence, len(random)), heads)
     return judge, _judged(pairs, folds_N, config, judge, evidence, agreement)
@@ -123,7 +116,7 @@ def judge_more(
     """
     text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
     chosen = torch.from_numpy(rows)
-    none = RandomPairs(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+    none = RandomPairs.none()
     weight_N = torch.from_numpy(1 - before.probability).float().clamp(min=LEAST_SAY)
     weight_N[chosen] = 1.0
     agreement = NeighbourAgreement(text_NH, image_NV, ids_NK, config.neighbours, rows=chosen)

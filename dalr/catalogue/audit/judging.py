@@ -1,9 +1,9 @@
 """The audit itself: every row with its findings, the probability of a mismatch, a verdict and a reason in words."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from dalr.files import hash_json
 from dalr.model import DualEncoder
 
 Verdict = Literal["wrong", "doubtful", "faulty", "ok"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Findings that make a row useless for training whatever its probability.
 USELESS = ("empty caption", "no picture", "unreadable picture", "blank", "file name", "no words", "duplicate row")
 SMALLEST = 50  # pairs; of fewer nothing can be said by comparing them
@@ -91,7 +92,7 @@ class AuditResult:
             "compared": self.compared,
             "judged": self.judged,
             "decided": sum(row.decision is not None for row in self.rows),
-            "verdicts": {name: verdicts[name] for name in ("wrong", "doubtful", "faulty", "ok")},
+            "verdicts": {name: verdicts[name] for name in VERDICTS},
             "findings": dict(findings.most_common()),
             "products": len({row.product for row in self.rows}),
             "usable": sum(row.usable for row in self.rows),
@@ -107,7 +108,6 @@ def audit_catalogue(
     memory: Memory | None = None,
     decisions: Mapping[str, Decision] | None = None,
     progress: ProgressSink | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> AuditResult:
     """Look at every row of a catalogue: its picture, its caption, what is there again, and whether the two fit.
 
@@ -119,7 +119,6 @@ def audit_catalogue(
         memory: of an earlier audit; pairs that are as they were then keep what was found of them.
         decisions: of people, by row key; one that was made of another content is stale and left out.
         progress: called with (done, total) of what is opened or embedded.
-        say: told what is done next.
 
     Raises:
         ModelError: a tower is missing. DataError: no row has both a caption and a readable picture.
@@ -131,9 +130,8 @@ def audit_catalogue(
     assert model.text is not None
     product = products(manifest, images.keys)
     looks = same_looks(manifest, survey)
-    named = [
-        group or text for group, text in zip(manifest.group or [None] * len(manifest), manifest.texts, strict=True)
-    ]
+    groups = manifest.group or [None] * len(manifest)
+    named = [group or text for group, text in zip(groups, manifest.texts, strict=True)]
     faults = [
         [fault for kind in kinds for fault in kind]
         for kinds in zip(
@@ -148,7 +146,6 @@ def audit_catalogue(
     rows = np.array(
         [row for row, keys in enumerate(zip(texts.keys, images.keys, strict=True)) if None not in keys], dtype=np.int64
     )
-    groups = manifest.group or [None] * len(manifest)
     contents = [row_content(*keys) for keys in zip(texts.keys, images.keys, groups, strict=True)]
     audit = _Audit(manifest, config, product, faults, contents, dict(decisions or {}))
     if len(rows) < SMALLEST:
@@ -167,7 +164,7 @@ def audit_catalogue(
                 judge_more(pairs, keys, config, memory.judge, judgement, np.array(changed, np.int64))
             return audit.result(rows, Memory(made_by, own, memory.judge, judgement), len(changed))
         audit.notes.append(f"{len(changed):,} of {len(rows):,} pairs are new or changed: all were judged anew")
-    judge, judgement = judge_pairs(pairs, keys, config, shared, say)
+    judge, judgement = judge_pairs(pairs, keys, config, shared)
     return audit.result(rows, Memory(made_by, own, judge, judgement), len(rows))
 
 
@@ -175,8 +172,7 @@ def _pairs(
     model: DualEncoder, manifest: Manifest, texts: SideFeatures, images: SideFeatures, rows: npt.NDArray[np.int64]
 ) -> FrozenPairs:
     ids_NK = manifest.select(rows).ids([images.keys[row] for row in rows])
-    text, image = (type(side.stored)(side.stored.store, side.stored.places[rows]) for side in (texts, images))
-    return FrozenPairs(model, text, image, ids_NK)
+    return FrozenPairs(model, texts.stored.select(rows), images.stored.select(rows), ids_NK)
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,9 @@ def record_decision(folder: str | Path, decision: Decision) -> None:
     line = (json.dumps(asdict(decision), ensure_ascii=False) + "\n").encode()
     path = Path(folder) / DECISIONS
     try:
-        torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-        with open(path, "ab") as stream:
+        with open(path, "ab+") as stream:
+            # A crash may have left half a line, which must not swallow this one.
+            torn = stream.seek(0, os.SEEK_END) and stream.seek(-1, os.SEEK_END) and stream.read(1) != b"\n"
             stream.write(b"\n" + line if torn else line)
             stream.flush()
             os.fsync(stream.fileno())

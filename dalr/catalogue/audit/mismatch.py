@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dalr.neighbours import TILE, RandomPairs, Scores
+from dalr.neighbours import TILE, RandomPairs, Scores, outstanding
 
 Floats = npt.NDArray[np.float64]
 # Where the two densities are compared to find the share of wrong pairs: quantiles of the null.
@@ -75,8 +75,8 @@ class Calibration:
 
         odds = {name: LogOdds.fit(scores) for name, scores in evidence.items()}
         nulls = {name: _known(scores.null_M[:random]) for name, scores in evidence.items()}
-        own = sum((odds[name](scores.own_N) for name, scores in evidence.items()), np.zeros(()))
-        null = sum((odds[name](scores.null_M[:random]) for name, scores in evidence.items()), np.zeros(()))
+        own = _added(odds, {name: scores.own_N for name, scores in evidence.items()})
+        null = _added(odds, {name: scores.null_M[:random] for name, scores in evidence.items()})
         share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
         x = np.r_[own, null]
         weight = np.r_[np.full(len(own), 1 / len(own)), np.full(len(null), 1 / len(null))]
@@ -89,7 +89,7 @@ class Calibration:
 
     def judge(self, evidence: Mapping[str, Tensor]) -> tuple[Floats, Floats]:
         """(log-odds of fitting, probability of a mismatch), each (N,), of pairs with these scores."""
-        score = np.asarray(sum((self.odds[name](own) for name, own in evidence.items()), np.zeros(())), np.float64)
+        score = _added(self.odds, evidence)
         return score, np.interp(score, self.score, self.probability)
 
     def standing(self, name: str, score: Floats) -> Floats:
@@ -121,16 +121,10 @@ def cosine_scores(text_ND: Tensor, image_ND: Tensor, pairs: RandomPairs, rows_R:
     Both in standard deviations, and their mean. Unit vectors of the shared space.
     """
     rows = torch.arange(len(text_ND)) if rows_R is None else rows_R
-    text, image = _Spread.of(text_ND), _Spread.of(image_ND)
-
-    def standing(picture: Tensor, caption: Tensor) -> Tensor:
-        found = []
-        for v, t in zip(torch.split(picture, TILE), torch.split(caption, TILE), strict=True):
-            cosine = (image_ND[v] * text_ND[t]).sum(1)
-            found.append((text.standing(image_ND[v], cosine) + image.standing(text_ND[t], cosine)) / 2)
-        return torch.cat(found) if found else torch.zeros(0)
-
-    return Scores(standing(rows, rows), standing(pairs.picture_M, pairs.caption_M))
+    picture, caption = torch.cat([rows, pairs.picture_M]), torch.cat([rows, pairs.caption_M])
+    of_picture = outstanding(image_ND, text_ND, picture, caption)
+    of_caption = outstanding(text_ND, image_ND, caption, picture)
+    return Scores(*torch.split((of_picture + of_caption) / 2, [len(rows), len(pairs)]))
 
 
 def sibling_scores(
@@ -158,9 +152,10 @@ def sibling_scores(
             if rest:
                 asked.append(place)
                 near.append(float((image_NV[rest] @ image_NV[row]).max()))
-        for places, best in zip(_in_blocks(asked), _in_blocks(near), strict=True):
+        blocks = (torch.split(torch.tensor(values), TILE) for values in (asked, near))
+        for places, best in zip(*blocks, strict=True) if asked else ():
             cosine = image_NV[picture[places]] @ pool.T
-            nearer = (cosine > torch.tensor(best)[:, None]).float().mean(1)
+            nearer = (cosine > best[:, None]).float().mean(1)
             found[places] = -torch.log(nearer + 1 / len(pool))
         return found
 
@@ -168,27 +163,11 @@ def sibling_scores(
     return Scores(standing(rows, rows), standing(pairs.picture_M, pairs.caption_M))
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """Mean and covariance of vectors, which give mean and deviation of their cosines with any other."""
-
-    mean_D: Tensor
-    covariance_DD: Tensor
-
-    @classmethod
-    def of(cls, x_ND: Tensor) -> "_Spread":
-        mean_D = x_ND.mean(0)
-        return cls(mean_D, (x_ND.T @ x_ND) / len(x_ND) - torch.outer(mean_D, mean_D))
-
-    def standing(self, with_BD: Tensor, cosine_B: Tensor) -> Tensor:
-        deviation = ((with_BD @ self.covariance_DD) * with_BD).sum(1).clamp(min=1e-8).sqrt()
-        return (cosine_B - with_BD @ self.mean_D) / deviation
+def _added(odds: Mapping[str, LogOdds], evidence: Mapping[str, Tensor]) -> Floats:
+    """The log-odds of all kinds of evidence together."""
+    return np.asarray(sum((odds[name](score) for name, score in evidence.items()), np.zeros(())), np.float64)
 
 
 def _known(scores: Tensor) -> Floats:
     values = scores.double().numpy()
     return values[np.isfinite(values)]  # type: ignore[no-any-return]
-
-
-def _in_blocks(values: list[Any]) -> list[list[Any]]:
-    return [values[start : start + TILE] for start in range(0, len(values), TILE)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.catalogue.audit.config import AuditConfig
-from dalr.catalogue.audit.judging import AuditedRow, AuditResult
+from dalr.catalogue.audit.judging import VERDICTS, AuditedRow, AuditResult
 from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
 from dalr.files import write_atomically, write_json
@@ -98,7 +98,6 @@ def product_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[A
     for row in result.rows:
         members.setdefault(row.product, []).append(row)
     order = sorted(members.values(), key=lambda rows: -max(row.probability or 0.0 for row in rows))
-    verdicts = ("wrong", "doubtful", "faulty", "ok")
     first = [rows[0].row for rows in order]
     return {
         "product": [rows[0].product for rows in order],
@@ -107,7 +106,7 @@ def product_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[A
         "first_text": [manifest.texts[row] for row in first],
         "rows": [len(rows) for rows in order],
         "pictures": [len({manifest.images[row.row] for row in rows} - {None}) for rows in order],
-        **{name: [sum(row.verdict == name for row in rows) for rows in order] for name in verdicts},
+        **{name: [sum(row.verdict == name for row in rows) for rows in order] for name in VERDICTS},
         "worst": [round(max(row.probability or 0.0 for row in rows), 4) for rows in order],
         "findings": [", ".join(dict.fromkeys(name for row in rows for name in row.findings)) for rows in order],
     }

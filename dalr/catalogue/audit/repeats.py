@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.catalogue.audit.captions import Fault, word_set
-from dalr.catalogue.lookalikes import lookalikes
+from dalr.catalogue.lookalikes import alike_rows, lookalikes
 from dalr.catalogue.photos import PhotoSurvey
-from dalr.data.groups import connected_components, group_ids
+from dalr.data.groups import connected_components, group_ids, joint_ids, rows_by_id
 from dalr.data.manifest import Manifest
 
 Ints = npt.NDArray[np.int64]
@@ -22,17 +22,11 @@ def products(manifest: Manifest, keys: Sequence[str | None]) -> Ints:
 def same_looks(manifest: Manifest, survey: PhotoSurvey) -> Ints:
     """A number by row that equal and equal-looking pictures share, int64 (N,); -1 without a picture."""
     contents = survey.contents()
-    joined = np.arange(int(contents.max(initial=-1)) + 1)
-    number = {photo.key: int(at) for photo, at in zip(survey.photos, _by_photo(survey, contents), strict=True)}
-    for group in lookalikes(manifest, survey):
-        members = [number[survey.photos[photo].key] for photo in group]
-        joined[members] = min(members)
-    return np.where(contents >= 0, joined[contents], -1)
+    alike = alike_rows(lookalikes(manifest, survey), survey)
+    return np.where(alike >= 0, int(contents.max(initial=-1)) + 1 + alike, contents)
 
 
-def repeat_faults(
-    manifest: Manifest, survey: PhotoSurvey | None, looks: Ints | None, product: Ints
-) -> list[list[Fault]]:
+def repeat_faults(manifest: Manifest, survey: PhotoSurvey, looks: Ints, product: Ints) -> list[list[Fault]]:
     """For each of N rows what of it is there again, each a name and a reason that names the other row.
 
     Several captions of one picture and several pictures of one product are no fault. The same row again is, a picture
@@ -41,10 +35,8 @@ def repeat_faults(
     found: list[list[Fault]] = [[] for _ in range(len(manifest))]
     captions = group_ids([None] * len(manifest), manifest.texts)[:, 1]
     words = group_ids([None] * len(manifest), [word_set(text) if text else None for text in manifest.texts])[:, 1]
-    contents = np.full(len(manifest), -1, np.int64) if survey is None else survey.contents()
-    looks = contents if looks is None else looks
-    both = np.where((contents >= 0) & (captions >= 0), contents * (int(captions.max(initial=0)) + 1) + captions, -1)
-    for members in _groups(both):
+    contents = survey.contents()
+    for members in rows_by_id(joint_ids(contents, captions)):
         for row in members[1:]:
             found[row].append(("duplicate row", f"the same picture and caption as {manifest.where(members[0])}"))
     for ids, differs, told in (
@@ -52,7 +44,7 @@ def repeat_faults(
         (contents, None, ("shared picture", "the same picture as")),
         (words, captions, ("similar caption", "the same words as")),
     ):
-        for members in _groups(ids):
+        for members in rows_by_id(ids):
             _other_products(manifest, members, product, differs, found, told)
     if manifest.split is not None:
         for ids, what in ((looks, "picture"), (captions, "caption")):
@@ -62,7 +54,7 @@ def repeat_faults(
 
 def _other_products(
     manifest: Manifest,
-    members: list[int],
+    members: Ints,
     product: Ints,
     differs: Ints | None,
     found: list[list[Fault]],
@@ -85,7 +77,7 @@ def _other_products(
 
 def _crossing(manifest: Manifest, ids: Ints, what: str, found: list[list[Fault]]) -> None:
     assert manifest.split is not None
-    for members in _groups(ids):
+    for members in rows_by_id(ids):
         first: dict[str, int] = {}
         for row in members:
             if manifest.split[row]:
@@ -97,19 +89,3 @@ def _crossing(manifest: Manifest, ids: Ints, what: str, found: list[list[Fault]]
             if manifest.split[row] and other is not None:
                 reason = f"its {what} stands in {manifest.split[other]} too ({manifest.where(other)})"
                 found[row].append(("crosses splits", reason))
-
-
-def _groups(ids: Ints) -> list[list[int]]:
-    """Row numbers by id, of ids that several rows have; -1 has none."""
-    known = np.flatnonzero(ids >= 0)
-    order = known[np.argsort(ids[known], kind="stable")]
-    cuts = np.flatnonzero(np.diff(ids[order])) + 1
-    return [part.tolist() for part in np.split(order, cuts) if len(part) > 1]
-
-
-def _by_photo(survey: PhotoSurvey, contents: Ints) -> Ints:
-    """The content number of each photo."""
-    found = np.full(len(survey.photos), -1, np.int64)
-    known = survey.photo_of >= 0
-    found[survey.photo_of[known]] = contents[known]
-    return found
