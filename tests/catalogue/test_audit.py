@@ -84,6 +84,32 @@ def test_the_probability_is_true(share: float) -> None:
         assert roc_auc_score(wrong, -fit) > roc_auc_score(wrong, -alone) + 0.01
 
 
+@pytest.mark.parametrize(("faults", "flagged"), [(0, 0), (200, 0.9)])
+def test_faults_far_better_than_random_are_found_where_they_stand_apart(faults: int, flagged: float) -> None:
+    """Right pairs at 8 ± 1, captions of similar products at 4 ± 1, random pairs at 0 ± 1: none is like a random one."""
+    wrong = np.r_[np.ones(faults, bool), np.zeros(4000 - faults, bool)]
+    own = torch.cat([normal(faults, 4, 0), normal(4000 - faults, 8, 1)])
+    calibration = Calibration.fit({"cosine": Scores(own, normal(20000, 0, 2))}, 20000)
+    probability = calibration.judge({"cosine": own})[1]
+    assert (probability[wrong] > 0.5).sum() >= flagged * faults
+    assert (probability[~wrong] > 0.5).sum() <= 0.01 * 4000
+    assert calibration_error(probability, wrong) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["left", "ceiling", "ties", "few"])
+def test_right_pairs_of_uneven_scores_are_not_flagged(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    own = {
+        "left": -generator.gumbel(size=3000),
+        "ceiling": 6 * generator.beta(5, 1, 3000),
+        "ties": np.repeat([4.0, 5.0, 6.0], 100),
+        "few": generator.normal(size=60),
+    }[kind]
+    scores = Scores(torch.from_numpy(own + 8).float(), normal(20000, 0, 2))
+    probability = Calibration.fit({"cosine": scores}, 20000).judge({"cosine": scores.own_N})[1]
+    assert (probability > 0.5).sum() == 0
+
+
 def test_no_evidence_says_nothing() -> None:
     scores = Scores(torch.cat([normal(500, 3, 0), torch.full((500,), float("nan"))]), normal(5000, 0, 1))
     odds = LogOdds.fit(scores)

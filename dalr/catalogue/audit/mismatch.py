@@ -5,6 +5,11 @@ catalogue's pairs than among random ones is its log-odds; those of several kinds
 the densities alone: of the pairs with a score, the share π · null / own is there by chance, where π, the share of
 wrong pairs in all, is the largest that leaves no score with more wrong pairs than pairs. No label is needed.
 
+A caption of a similar product is less wrong than a random one, so this does not count it. A second probability does,
+where such captions stand apart, that is where two normal densities describe the scores better than one skewed and
+heavy-tailed density (Johnson's S_U, by BIC). It is that of the lower of the two, and no more than what is left when
+right pairs are spread below their median as far as above it. The larger of the two probabilities holds.
+
 Legend: N pairs · M random pairs · D shared width · V image width
 """
 
@@ -23,6 +28,10 @@ Floats = npt.NDArray[np.float64]
 # Where the two densities are compared to find the share of wrong pairs: quantiles of the null.
 QUANTILES = (0.1, 0.2, 0.3, 0.5)
 REFERENCES = 5_000
+# Pairs that the mirrored half is taken to have at the lowest score: a few that stand out alone are no finding.
+BENEFIT = 5
+# Scores that are looked at to tell one kind of pair from two, and how many of them must differ.
+SAMPLE, LEAST_VALUES = 5_000, 50
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ class LogOdds:
 class Calibration:
     """From scores to the probability of a mismatch: a falling curve through (`score`, `probability`).
 
-    `null` is mean and deviation of each kind of evidence over random pairs, `share` that of mismatches in all.
+    `null` is mean and deviation of each kind of evidence over random pairs, `share` of all pairs is expected to be
+    mismatched.
     """
 
     odds: dict[str, LogOdds]
@@ -71,21 +81,15 @@ class Calibration:
         The first `random` pairs of the null are what probabilities are measured by; the others, if there are any, are
         random pairs of things that resemble each other, which teach the weights of the evidence as well.
         """
-        from sklearn.isotonic import IsotonicRegression
-
         odds = {name: LogOdds.fit(scores) for name, scores in evidence.items()}
         nulls = {name: _known(scores.null_M[:random]) for name, scores in evidence.items()}
         own = _added(odds, {name: scores.own_N for name, scores in evidence.items()})
         null = _added(odds, {name: scores.null_M[:random] for name, scores in evidence.items()})
-        share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
-        x = np.r_[own, null]
-        weight = np.r_[np.full(len(own), 1 / len(own)), np.full(len(null), 1 / len(null))]
-        target = np.r_[np.ones(len(own)), np.zeros(len(null))]
-        curve = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, target, sample_weight=weight)
-        place, chance = curve.X_thresholds_, curve.y_thresholds_
-        wrong = np.clip(share * (1 - chance) / np.maximum(chance, 1e-9), 0.0, 1.0)
+        curves = [_by_chance(own, null), _standing_apart(own)]
+        grid = np.unique(np.concatenate([score for score, _ in curves]))
+        wrong = np.max([np.interp(grid, *curve) for curve in curves], axis=0)
         spread = {name: (float(np.mean(known)), float(np.std(known))) for name, known in nulls.items()}
-        return cls(odds, spread, np.asarray(place, np.float64), np.asarray(wrong, np.float64), share)
+        return cls(odds, spread, grid, wrong, float(np.mean(np.interp(own, grid, wrong))))
 
     def judge(self, evidence: Mapping[str, Tensor]) -> tuple[Floats, Floats]:
         """(log-odds of fitting, probability of a mismatch), each (N,), of pairs with these scores."""
@@ -113,6 +117,45 @@ class Calibration:
         odds = {name: LogOdds(*line) for name, line in values["odds"].items()}
         null = {name: (float(mean), float(deviation)) for name, (mean, deviation) in values["null"].items()}
         return cls(odds, null, np.array(values["score"]), np.array(values["probability"]), float(values["share"]))
+
+
+def _by_chance(own: Floats, null: Floats) -> tuple[Floats, Floats]:
+    """The probability that a pair is as good as random, as a falling curve through (score, probability)."""
+    share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
+    score, ratio = _density_ratio(null, own, len(own) / len(null))
+    return score, np.minimum(share * ratio, 1.0)
+
+
+def _standing_apart(own: Floats) -> tuple[Floats, Floats]:
+    """The probability that a pair is of a second, lower kind, as a falling curve; 0 where one kind is all there is."""
+    from scipy import stats
+    from sklearn.mixture import GaussianMixture
+
+    middle, count = float(np.median(own)), min(len(own), SAMPLE)
+    sample = np.quantile(own, (np.arange(count) + 0.5) / count)
+    lower, upper = sample[sample < middle], sample[sample > middle]
+    if len(np.unique(sample)) < LEAST_VALUES or not len(lower) or not len(upper):
+        return np.array([middle]), np.zeros(1)
+    single = stats.johnsonsu.fit(sample)
+    single_bic = len(single) * np.log(count) - 2 * stats.johnsonsu.logpdf(sample, *single).sum()
+    mixture = GaussianMixture(2, n_init=3, random_state=0).fit(sample[:, None])
+    if not mixture.bic(sample[:, None]) < single_bic:
+        return np.array([middle]), np.zeros(1)
+    mirrored = np.r_[2 * middle - upper, np.full(BENEFIT, lower.min())]
+    of_lower = mixture.predict_proba(lower[:, None])[:, np.argmin(mixture.means_[:, 0])]
+    beyond = 1.0 - 1.0 / np.maximum(np.interp(lower, *_density_ratio(lower, mirrored, 1.0)), 1.0)
+    return np.r_[lower, middle], np.r_[np.minimum(np.minimum.accumulate(of_lower), beyond), 0.0]
+
+
+def _density_ratio(of: Floats, to: Floats, scale: float) -> tuple[Floats, Floats]:
+    """`scale` · how many more of `of` than of `to` a score has, never rising: (score, ratio)."""
+    from sklearn.isotonic import IsotonicRegression
+
+    x, target = np.r_[of, to], np.r_[np.ones(len(of)), np.zeros(len(to))]
+    weight = np.r_[np.full(len(of), scale), np.ones(len(to))]
+    curve = IsotonicRegression(increasing=False, y_min=0.0, y_max=1.0).fit(x, target, sample_weight=weight)
+    share = np.asarray(curve.y_thresholds_, np.float64)
+    return np.asarray(curve.X_thresholds_, np.float64), share / np.maximum(1 - share, 1e-9)
 
 
 def cosine_scores(text_ND: Tensor, image_ND: Tensor, pairs: RandomPairs, rows_R: Tensor | None = None) -> Scores:
