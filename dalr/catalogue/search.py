@@ -1,7 +1,7 @@
-"""Search a catalogue's store by text, by image, or by both."""
+"""Search a catalogue's store by text, by image, or by both: exactly, every row looked at in blocks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,19 @@ Vector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: the best rank is 1. Rows with the same image (or, ranking texts, the same text) are one result."""
+    """One result: the best rank is 1. Rows with the same image (or, ranking texts, the same text) are one result.
+
+    `rows` says how many share it, where that is known; a search table alone has `attributes` and thumbnails.
+    """
 
     rank: int
     score: float
     key: str
     caption: str | None
     image: str | None
-    rows: int
+    rows: int | None = None
+    thumbnail: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 class Catalogue:
@@ -44,8 +49,8 @@ class Catalogue:
         self.folder = Path(folder)
         self.model = model
         self.head, self.rows, stores = read_catalogue(folder)
-        self._check_model()
-        self._sides = {side: _distinct(side, self.rows, store) for side, store in stores.items()}
+        check_model(model, self.head["fingerprints"], str(folder), self.head["model"], "dalr embed")
+        self._sides = {side: distinct_items(side, self.rows, store) for side, store in stores.items()}
 
     @staticmethod
     def model_source(folder: str | Path) -> str:
@@ -69,9 +74,8 @@ class Catalogue:
                 `text` (each distinct caption once).
         """
         side = self.side(against)
-        query = self._query(text, image, image_weight)
-        if k < 1:
-            raise UsageError(f"k is {k}; expected at least 1")
+        query = query_vector(self.model, text, image, image_weight)
+        check_count(k)
         rows, counts, stored, places = self._sides[side]
         if stored.spec.width != len(query):
             raise UsageError(f"{self.folder}: a query {len(query)} wide cannot be compared with its {side} side")
@@ -92,43 +96,56 @@ class Catalogue:
         """Distinct images or captions."""
         return len(self._sides[side][0])
 
-    def _query(self, text: str | None, image: Any, image_weight: float) -> Vector:
-        parts: list[tuple[float, Vector]] = []
-        if not 0 <= image_weight <= 1:
-            raise UsageError(f"the weight of the image is {image_weight}; expected 0 to 1")
-        if text is not None:
-            if not text.strip():
-                raise UsageError("the query is empty; give a text, an image file, or both")
-            parts.append((1 - image_weight, self.model.encode_text([text])[0]))
-        if image is not None:
-            parts.append((image_weight, self.model.encode_image([image])[0]))
-        if not parts:
-            raise UsageError("there is no query; give a text, an image file, or both")
-        query = parts[0][1] if len(parts) == 1 else sum(weight * vector for weight, vector in parts)
-        length = np.linalg.norm(query)
-        unit: Vector = np.asarray(query / length if length > 0 else query, dtype=np.float32)
-        return unit
-
-    def _check_model(self) -> None:
-        for side, recorded in self.head["fingerprints"].items():
-            tower = getattr(self.model, side)
-            if tower is None or self.model.fingerprint(side) != recorded:
-                raise StoreError(
-                    f"{self.folder}: its {side} embeddings were made by another model than the one at "
-                    f"{self.head['model']} is now; run dalr embed again, or name the right one with --model"
-                )
-
     def _hit(self, rank: int, score: float, row: int, count: int) -> Hit:
         found = self.rows[row]
         return Hit(rank, score, found["key"], found["text"], self.image_path(row), count)
 
     def image_path(self, row: int) -> str | None:
         """Where a row's image lies: a path, a URL, or its name inside a shard."""
-        written = self.rows[row]["image"]
-        if written is None or is_url(written):
-            return str(written) if written else None
-        path = Path(self.head["data"]["root"]) / written
-        return str(path) if path.exists() else str(written)
+        return shown_image(self.head["data"]["root"], self.rows[row]["image"])
+
+
+def query_vector(model: DualEncoder, text: str | None, image: Any = None, image_weight: float = 0.5) -> Vector:
+    """The unit vector, (D,), that stands for a text, an image, or both, each a unit vector before they are added."""
+    parts: list[tuple[float, Vector]] = []
+    if not 0 <= image_weight <= 1:
+        raise UsageError(f"the weight of the image is {image_weight}; expected 0 to 1")
+    if text is not None:
+        if not text.strip():
+            raise UsageError("the query is empty; give a text, an image file, or both")
+        parts.append((1 - image_weight, model.encode_text([text])[0]))
+    if image is not None:
+        parts.append((image_weight, model.encode_image([image])[0]))
+    if not parts:
+        raise UsageError("there is no query; give a text, an image file, or both")
+    query = parts[0][1] if len(parts) == 1 else sum(weight * vector for weight, vector in parts)
+    length = np.linalg.norm(query)
+    unit: Vector = np.asarray(query / length if length > 0 else query, dtype=np.float32)
+    return unit
+
+
+def check_count(k: int) -> None:
+    """UsageError unless there is at least one result to look for."""
+    if k < 1:
+        raise UsageError(f"k is {k}; expected at least 1")
+
+
+def check_model(model: DualEncoder, fingerprints: dict[str, str], where: str, source: str, again: str) -> None:
+    """StoreError unless this model made the embeddings with these fingerprints by side."""
+    for side, recorded in fingerprints.items():
+        if getattr(model, side) is None or model.fingerprint("text" if side == "text" else "image") != recorded:
+            raise StoreError(
+                f"{where}: its {side} embeddings were made by another model than the one at {source} is now; "
+                f"run {again} again, or name the right one with --model"
+            )
+
+
+def shown_image(root: str | Path, written: str | None) -> str | None:
+    """Where the picture that a manifest names can be looked at: a path, a URL, or its name inside a shard."""
+    if not written or is_url(written):
+        return written or None
+    path = Path(root).resolve() / written
+    return str(path) if path.exists() else written
 
 
 def image_or_text(argument: str) -> tuple[str | None, str | None]:
@@ -153,7 +170,7 @@ def image_or_text(argument: str) -> tuple[str | None, str | None]:
     return None, argument
 
 
-def _distinct(
+def distinct_items(
     side: str, rows: Sequence[dict[str, Any]], store: FeatureStore
 ) -> tuple[list[int], list[int], FeatureStore, npt.NDArray[np.int64]]:
     """(first row of each distinct item, rows that share it, its store, its places)."""

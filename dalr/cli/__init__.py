@@ -78,6 +78,8 @@ def main() -> None:
         eval_retrieval_text,
         eval_sts,
         eval_transfer,
+        export,
+        index,
         label,
         mine,
         report,

@@ -23,9 +23,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dalr.catalogue.page import chart, duration, picture_uri, render, write_summary
+from dalr.catalogue.page import render, write_summary
+from dalr.catalogue.pages import duration
+from dalr.catalogue.pages.charts import chart
 from dalr.catalogue.summary import Summary, read_truth, summarise
 from dalr.catalogue.suspects import caption_fits
+from dalr.catalogue.thumbnails import picture_uri
 from dalr.config import parse_config
 from dalr.data.manifest import Manifest
 from dalr.errors import DataError, UsageError

@@ -55,12 +55,12 @@ def test_embed_then_search(dalr: Run, model: Path, data: Path, tmp_path: Path) -
     code, out, err = dalr("search", "--store", store, photo, "-k", 3, "--json")
     assert code == 0, err
     answer = json.loads(out)
-    assert list(answer) == ["store", "query", "against", "results"]
+    assert list(answer) == ["store", "query", "against", "mode", "where", "recall", "results"]
     assert answer["query"] == {"text": None, "image": str(photo), "image_weight": 0.5}
     assert answer["against"] == "image"
     assert len(answer["results"]) == 3
     best = answer["results"][0]
-    assert list(best) == ["rank", "score", "key", "caption", "image", "rows"]
+    assert list(best) == ["rank", "score", "key", "caption", "image", "rows", "thumbnail", "attributes"]
     assert (best["rank"], best["image"], best["caption"]) == (1, str(photo), Manifest.load(data).texts[9])
     assert best["score"] == pytest.approx(1, abs=1e-4)
 

@@ -1,0 +1,40 @@
+"""The HTML pages: templates beside this file, one style; a page has everything that it needs inside it.
+
+Every text of a catalogue is escaped.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dalr.catalogue.thumbnails import picture_uri
+
+METRIC_NAMES = {"mrr": "MRR", "ndcg@10": "NDCG@10", "map@10": "MAP@10", "median_rank": "median rank"}
+
+
+def render_page(template: str, **values: Any) -> str:
+    """The page that a template makes of these values. Raises DataError for a picture that cannot be read."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["picture"] = picture_uri
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["metric_name"] = lambda name: METRIC_NAMES.get(name, name)
+    environment.filters["duration"] = duration
+    page = environment.get_template(template).render(**values)
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `2 min 5 s`, `3 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
