@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh machine with Python 3.11+ to a trained model and a page that shows what it does, in two steps:
-# install (once), then the demo catalogue: check, train, evaluate, embed, search, report.
+# install (once), then the demo catalogue: check, train, evaluate, embed, search, audit, report.
 #
 #   bash scripts/quickstart.sh            into the folder quickstart/
 #   bash scripts/quickstart.sh FOLDER     into another folder; what follows it overrides configs/demo.yaml
@@ -32,26 +32,28 @@ step() {
   echo "— $* (after $((SECONDS - started)) s)"
 }
 
-step "1 of 6: check the catalogue"
+step "1 of 7: check the catalogue"
 dalr check "$catalogue"
 
-step "2 of 6: train both encoders from nothing"
+step "2 of 7: train both encoders from nothing"
 dalr train configs/demo.yaml ${overrides[@]+"${overrides[@]}"} --out "$out/model"
 
-step "3 of 6: evaluate on products that training never saw"
+step "3 of 7: evaluate on products that training never saw"
 dalr eval retrieval --model "$out/model" --data "$catalogue" --split test
 
-step "4 of 6: embed the catalogue for search"
+step "4 of 7: embed the catalogue for search"
 dalr embed --model "$out/model" --data "$catalogue" --out "$out/store"
 
-step "5 of 6: search"
+step "5 of 7: search"
 echo 'dalr search --store '"$out"'/store -k 5 "red striped mug"'
 dalr search --store "$out/store" -k 5 "red striped mug"
 
-step "6 of 6: write the summary"
-dalr report --run "$out/model" --data "$catalogue" --truth assets/demo/truth.csv \
-  --title "The demo catalogue" --out "$out/summary.html"
+step "6 of 7: audit the catalogue; 152 of its captions were swapped on purpose"
+dalr audit --model "$out/model" --data "$catalogue" --crossfit 4 --truth assets/demo/truth.csv --out "$out/audit"
+
+step "7 of 7: write the report"
+dalr report --run "$out/model" --data "$catalogue" --audit "$out/audit" --title "The demo catalogue" --out "$out/report"
 
 echo
 echo "done in $((SECONDS - started)) s. Open this in a browser:"
-echo "  $(cd "$out" && pwd)/summary.html"
+echo "  $(cd "$out" && pwd)/report/index.html"

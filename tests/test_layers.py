@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"cli", "run", "__main__"},
 ]
 # Siblings that may meet: teachers and mining read features, and a teacher may go by words; the trainer is several files
-# of one subject; the summary page and the benches show what their neighbours do.
+# of one subject; the benches show what their neighbours do.
 SAME_FLOOR = {
     ("losses", "errors"),
     ("config", "errors"),

@@ -111,7 +111,7 @@ def test_the_commands_for_an_own_folder(own_folder: Path, dalr: Run) -> None:
         arguments = shlex.split(line)
         if arguments[0] == "dalr" and line not in elsewhere:
             assert dalr(*arguments[1:], *(TINY if arguments[1] == "train" else []))[0] == 0, line
-    for left in ("runs/mine/model.json", "runs/store/catalogue.json", "summary.html"):
+    for left in ("runs/mine/model.json", "runs/store/catalogue.json", "report/index.html"):
         assert (own_folder / left).is_file()
 
     code = next(block for kind, block in BLOCKS if kind == "python")

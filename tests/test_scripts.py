@@ -151,10 +151,10 @@ TINY = ("train.steps=2", "train.batch_size=16", "model.image.image_size=32", "tr
 def test_quickstart_at_tiny_size(tmp_path: Path) -> None:
     done = bash("scripts/quickstart.sh", str(tmp_path / "out"), *TINY, DALR_PYTHON=sys.executable)
     assert done.returncode == 0, done.stderr
-    steps = re.findall(r"^— (\d) of 6", done.stdout, flags=re.MULTILINE)
-    assert steps == ["1", "2", "3", "4", "5", "6"]
+    steps = re.findall(r"^— (\d) of 7", done.stdout, flags=re.MULTILINE)
+    assert steps == ["1", "2", "3", "4", "5", "6", "7"]
     page = Path(done.stdout.splitlines()[-1].strip())
-    assert page == tmp_path / "out/summary.html"
+    assert page == tmp_path / "out/report/index.html"
     assert "The demo catalogue" in page.read_text(encoding="utf-8")
     assert "recall@1" in done.stdout
     again = bash("scripts/quickstart.sh", str(tmp_path / "out"), *TINY, DALR_PYTHON=sys.executable)

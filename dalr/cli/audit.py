@@ -40,6 +40,9 @@ def audit(
     ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted overrides, such as wrong=0.7.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML with thresholds and the rest.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="CSV with the ids of rows whose captions are known to be wrong.")
+    ] = None,
     split: Split = None,
     image_column: ImageColumn = None,
     text_column: TextColumn = None,
@@ -60,13 +63,15 @@ def audit(
 
     Written are audit.parquet and audit.csv (a line a row), products.csv (a line a product), cleaned.csv (what is left,
     with weights, for dalr train) and summary.json. Run again into the same folder, it judges only what changed; what
-    people decided stands.
+    people decided stands. With --truth it says how many of the known wrong captions are flagged, and how many of those
+    flagged are known.
 
     --json prints the summary: source, fingerprint, model, config, rows, compared, judged (of these, now), decided (by
     people), verdicts (wrong, doubtful, faulty, ok: they add up to rows), findings, products, usable, share (of
-    mismatches, estimated), bad_rows (of the reader), notes, worst (row, key, text, verdict, probability, reason).
+    mismatches, estimated), bad_rows (of the reader), notes, truth (with --truth: planted, flagged, found, precision,
+    recall, auroc, precision_at_planted; else null), worst (row, key, text, verdict, probability, reason).
     """
-    from dalr.catalogue.audit import AuditConfig, Memory, audit_catalogue, read_decisions, write_audit
+    from dalr.catalogue.audit import AuditConfig, Memory, audit_catalogue, read_decisions, read_truth, write_audit
     from dalr.config import apply_overrides, parse_config, read_yaml
 
     folds = [f"folds={crossfit}"] if crossfit is not None else []
@@ -82,6 +87,7 @@ def audit(
         split_column=split_column,
         root=root,
     )
+    known = None if truth is None else read_truth(truth, manifest)
     name, encoder, shared = _encoder(model, store, text_encoder, image_encoder, device)
     decisions, broken = read_decisions(out)
     with bar("audit") as progress:
@@ -96,7 +102,7 @@ def audit(
         )
     if broken:
         result.notes.append(f"{broken} lines of {out / 'decisions.jsonl'} cannot be read and were left out")
-    summary = write_audit(out, manifest, result, settings, name)
+    summary = write_audit(out, manifest, result, settings, name, known)
     if json_output:
         print_json(summary)
         return
@@ -112,6 +118,13 @@ def audit(
         typer.echo(note)
     for row in summary["worst"][:5]:
         typer.echo(f"{row['row']}: {row['text']}: {row['reason']}")
+    if summary["truth"] is not None:
+        found = summary["truth"]
+        precision = "none" if found["precision"] is None else f"{found['precision']:.0%}"
+        typer.echo(
+            f"of {found['planted']:,} known wrong captions {found['found']:,} are among the {found['flagged']:,} "
+            f"flagged: precision {precision}, recall {found['recall']:.0%}"
+        )
     typer.echo(f"audit: {out}; train on the rest with data.train={out / 'cleaned.csv'} data.root={manifest.root}")
 
 

@@ -1,4 +1,4 @@
-"""`dalr report`: one HTML page that shows a person what a run did."""
+"""`dalr report`: pages that show a person what a catalogue is and what a run made of it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,11 @@ NEXT = [
         "dalr embed --model runs/mine --data my/products.csv --out runs/store\n"
         'dalr search --store runs/store "red striped mug"',
     ),
-    ("This page, for your run.", "dalr report --run runs/mine --data my/products.csv --out summary.html"),
+    ("Find captions that do not fit.", "dalr audit --model runs/mine --data my/products.csv --out runs/audit"),
+    (
+        "This report, for your run.",
+        "dalr report --run runs/mine --data my/products.csv --audit runs/audit --out report",
+    ),
 ]
 
 
@@ -40,14 +44,12 @@ NEXT = [
 def report(
     run: Annotated[Path, typer.Option("--run", help="Run folder of dalr train.")],
     data: Annotated[str, typer.Option("--data", help="The catalogue: manifest, image folder or shards.")],
-    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("summary.html"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
+    audit: Annotated[Path | None, typer.Option("--audit", help="Folder of dalr audit, of the same rows.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Column of the categories; chosen if not given.")] = None,
     split: Split = None,
-    truth: Annotated[
-        Path | None, typer.Option("--truth", help="CSV with the ids of rows whose captions are known to be wrong.")
-    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading; by default the catalogue's name.")] = None,
-    queries: Annotated[int, typer.Option(min=1, help="Example queries to show.")] = 8,
-    suspects: Annotated[int, typer.Option(min=1, help="Worst-fitting captions to show.")] = 12,
+    queries: Annotated[int, typer.Option(min=1, help="Random queries to show.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of example queries.")] = 0,
     image_column: ImageColumn = None,
     text_column: TextColumn = None,
@@ -58,19 +60,21 @@ def report(
     device: Device = None,
     json_output: Json = False,
 ) -> None:
-    """Write one HTML page about a finished run: retrieval, example searches, captions that fit badly, the data.
+    """Write a report about a finished run into a folder that opens in any browser, without a network.
 
-    The page needs no other file and no network. Retrieval and examples are those of --split (by default test or val
-    where the catalogue has them), the badly fitting captions those of train. With --truth the page says how many of
-    the known wrong captions are among as many worst-fitting ones.
+    It shows searches (at random, the best, the worst), retrieval with intervals and its definition, recall by category,
+    a map and a heat map of the shared space, how training went, what the data is and what is there twice; with --audit
+    also what the audit found, all of it on pages of their own; and what to do next. Retrieval and searches are those of
+    --split (by default test or val where the catalogue has them). Pictures are small copies below the folder.
 
-    --json prints: out, split, retrieval (as eval retrieval prints it), suspects (the rows shown: where, caption, rank,
-    known), looked_at, planted and found (with --truth, else null).
+    --json prints: out, page, split, retrieval (as eval retrieval prints it), by, recall_by (name, queries, recall and
+    mrr of each category), gap (modality gap, mean cosine of right pairs and of all), findings (rows that the audit
+    names, or null), next (what to do and the command).
     """
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
-    from dalr.catalogue.page import write_summary
-    from dalr.catalogue.summary import summarise
+    from dalr.catalogue.report import gather_report, write_report
+    from dalr.catalogue.report.writing import next_steps
 
     manifest = load_manifest(
         data,
@@ -83,26 +87,32 @@ def report(
         root=root,
     )
     with bar("embedding") as progress:
-        summary = summarise(
+        found = gather_report(
             run,
             load_model(str(run), device),
             manifest,
             title=title or Path(data).stem,
             split=split,
-            truth=truth,
+            audit=audit,
+            by=by,
             queries=queries,
-            suspects=suspects,
             seed=seed,
             progress=progress,
         )
-    write_summary(out, replace(summary, commands=NEXT))
-    found = summary.suspects
+    page = write_report(out, replace(found, commands=NEXT))
     if json_output:
-        rows = [{"where": s.where, "caption": s.caption, "rank": s.rank, "known": s.known} for s in found.shown]
-        counts = {"looked_at": found.looked_at, "planted": found.planted, "found": found.found}
-        head = {"out": str(out), "split": summary.split, "retrieval": summary.retrieval}
-        print_json({**head, "suspects": rows, **counts})
+        print_json(
+            {
+                "out": str(out),
+                "page": str(page),
+                "split": found.split,
+                "retrieval": found.retrieval,
+                "by": found.by,
+                "recall_by": [asdict(one) for one in found.recall_by],
+                "gap": found.gap,
+                "findings": None if found.audited is None else len(found.audited.findings),
+                "next": [asdict(step) for step in next_steps(found)],
+            }
+        )
         return
-    if found.planted is not None:
-        typer.echo(f"{found.found} of {found.planted} known wrong captions are among the {found.looked_at} worst")
-    typer.echo(f"summary: {out.resolve()}")
+    typer.echo(f"report: {page.resolve()}")

@@ -36,6 +36,7 @@ class AuditedRow:
         row: its number in the manifest. product: its product's number.
         findings: names; reason: all of it in words.
         probability: of a mismatch of caption and picture; None where it could not be compared.
+        fit: log-odds of fitting against a random pair, all evidence together; also tells apart rows of one probability.
         scores: by kind of evidence, standard deviations above random pairs.
         verdict: `wrong` (caption and picture do not fit), `doubtful` (perhaps), `faulty` (something else), or `ok`;
             what a person decided stands above what was computed.
@@ -48,6 +49,7 @@ class AuditedRow:
     findings: list[str]
     reason: str
     probability: float | None
+    fit: float | None
     scores: dict[str, float]
     verdict: Verdict
     better: int | None
@@ -208,10 +210,10 @@ class _Audit:
         self, row: int, memory: Memory | None, rows: npt.NDArray[np.int64], at: int | None, strange: list[Fault]
     ) -> AuditedRow:
         config, told = self.config, [*self.faults[row], *strange]
-        probability, scores, better = None, {}, None
+        probability, fit, scores, better = None, None, {}, None
         if at is not None and memory is not None:
             found, calibration = memory.judgement, memory.judge.calibration
-            probability = float(found.probability[at])
+            probability, fit = float(found.probability[at]), float(found.fit[at])
             raw = {name: values[at] for name, values in found.raw.items() if np.isfinite(values[at])}
             scores = {name: float(calibration.standing(name, value)) for name, value in raw.items()}
             if probability >= config.doubtful:
@@ -229,7 +231,7 @@ class _Audit:
         reason = "; ".join(words for _, words in told)
         product = int(self.product[row])
         content = self.contents[row]
-        return AuditedRow(row, product, names, reason, probability, scores, verdict, better, content, decision)
+        return AuditedRow(row, product, names, reason, probability, fit, scores, verdict, better, content, decision)
 
 
 def _mismatch(manifest: Manifest, probability: float, scores: dict[str, float], better: int | None) -> str:

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.judging import VERDICTS, AuditedRow, AuditResult
+from dalr.catalogue.audit.truth import compared_with_truth
 from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
 from dalr.files import write_atomically, write_json
@@ -17,17 +19,23 @@ WORST = 20  # rows in the summary
 
 
 def write_audit(
-    folder: str | Path, manifest: Manifest, result: AuditResult, config: AuditConfig, model: str
+    folder: str | Path,
+    manifest: Manifest,
+    result: AuditResult,
+    config: AuditConfig,
+    model: str,
+    truth: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Write the five files and what the next audit can take over into `folder`, and return the summary.
 
-    `audit.parquet` and `audit.csv` have a line a row: row, key, image, text, split, product, verdict, probability,
-    reason, findings, usable, decision (of a person), content (a hash of what the row says), better_key and better_text
-    (of the row whose picture the caption fits better), and a column for each kind of evidence. `products.csv` has a
-    line a product: what its rows come to. `cleaned.csv` is a manifest of the usable rows, captions fixed where people
-    did so, with the weight of each: one minus the probability (1 where a person approved), times the weight that it
-    had; `dalr train` takes it with `data.root` at the catalogue's folder. `summary.json` comes last: where it is, the
-    audit is whole.
+    `audit.parquet` and `audit.csv` have a line a row: row, key, image, text, split, product, verdict, probability, fit
+    (log-odds), reason, findings, usable, decision (of a person), content (a hash of what the row says), better_key and
+    better_text (of the row whose picture the caption fits better), and a column for each kind of evidence.
+    `products.csv` has a line a product: what its rows come to. `cleaned.csv` is a manifest of the usable rows, captions
+    fixed where people did so, with the weight of each: one minus the probability (1 where a person approved), times the
+    weight that it had; `dalr train` takes it with `data.root` at the catalogue's folder. `summary.json` comes last:
+    where it is, the audit is whole. With the keys of rows that are known to be wrong (`truth`), the table has a column
+    known_wrong, and the summary says how the verdicts compare with them.
 
     Raises UsageError where the folder cannot be written.
     """
@@ -36,6 +44,8 @@ def write_audit(
 
     folder = Path(folder)
     columns = table_columns(manifest, result)
+    if truth is not None:
+        columns["known_wrong"] = [key in truth for key in manifest.keys]
     summary = {
         "source": manifest.source,
         "fingerprint": manifest.fingerprint(),
@@ -45,6 +55,7 @@ def write_audit(
         "share": result.share,
         "bad_rows": len(manifest.bad),
         "notes": result.notes,
+        "truth": None if truth is None else compared_with_truth(manifest, result, truth),
         "worst": [_told(manifest, row) for row in worst_rows(result)[:WORST]],
     }
     try:
@@ -78,6 +89,7 @@ def table_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any
         "product": [row.product for row in rows],
         "verdict": [row.verdict for row in rows],
         "probability": [None if row.probability is None else round(row.probability, 4) for row in rows],
+        "fit": [None if row.fit is None else round(row.fit, 4) for row in rows],
         "reason": [row.reason for row in rows],
         "findings": [", ".join(row.findings) for row in rows],
         "usable": [row.usable for row in rows],
@@ -136,7 +148,7 @@ def cleaned_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[A
 def worst_rows(result: AuditResult) -> list[AuditedRow]:
     """The rows with a finding, the likeliest mismatch first."""
     found = [row for row in result.rows if row.verdict != "ok"]
-    return sorted(found, key=lambda row: -(row.probability or 0.0))
+    return sorted(found, key=lambda row: (-(row.probability or 0.0), row.fit or 0.0))
 
 
 def _told(manifest: Manifest, row: AuditedRow) -> dict[str, Any]:

@@ -6,13 +6,11 @@ Every text of a catalogue is escaped.
 from pathlib import Path
 from typing import Any
 
-from dalr.catalogue.thumbnails import picture_uri
-
 METRIC_NAMES = {"mrr": "MRR", "ndcg@10": "NDCG@10", "map@10": "MAP@10", "median_rank": "median rank"}
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The page that a template makes of these values. Raises DataError for a picture that cannot be read."""
+    """The page that a template makes of these values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -22,7 +20,6 @@ def render_page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["picture"] = picture_uri
     environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["metric_name"] = lambda name: METRIC_NAMES.get(name, name)
     environment.filters["duration"] = duration
