@@ -110,7 +110,7 @@ def report(
                 "by": found.by,
                 "recall_by": [asdict(one) for one in found.recall_by],
                 "gap": found.gap,
-                "findings": None if found.audited is None else len(found.audited.findings),
+                "findings": None if found.audited is None else len(found.audited.findings()),
                 "next": [asdict(step) for step in next_steps(found)],
             }
         )

@@ -28,7 +28,6 @@ from dalr.catalogue.audit import AuditConfig, audit_catalogue, read_truth, write
 from dalr.catalogue.pages import duration
 from dalr.catalogue.pages.charts import chart
 from dalr.catalogue.report import Report, gather_report, write_report
-from dalr.catalogue.report.audited import Audited
 from dalr.catalogue.report.figures import Categories, heat_map
 from dalr.catalogue.report.writing import PAGE, next_steps
 from dalr.catalogue.thumbnails import picture_uri
@@ -185,8 +184,9 @@ def test_findings_are_on_pages(
     manifest = Manifest.load(catalogue)
     found = gather_report(run, model, manifest, title="t", audit=audit)
     assert found.audited is not None
-    assert len(found.audited.findings) == 30
-    assert {one.row for one in found.audited.findings if one.known_wrong} == {0, 3}
+    assert len(found.audited.findings()) == 30
+    assert found.audited.known_wrong is not None
+    assert np.flatnonzero(found.audited.known_wrong).tolist() == [0, 3]
     write_report(tmp_path / "report", found)
     pages = [(tmp_path / f"report/findings-{number}.html").read_text(encoding="utf-8") for number in (1, 2, 3)]
     assert [page.count('<div class="where">') for page in pages] == [12, 12, 6]
@@ -197,7 +197,8 @@ def test_findings_are_on_pages(
     assert "&lt;script&gt;alert(" in "".join(pages)
     assert "<script" not in "".join(pages)
     # Fewer findings later leave no page of earlier ones.
-    shorter = Audited(found.audited.folder, found.audited.summary, found.audited.findings[:5])
+    few = [replace(row, findings=row.findings if row.row < 5 else []) for row in found.audited.rows]
+    shorter = replace(found.audited, rows=few)
     write_report(tmp_path / "report", replace(found, audited=shorter))
     assert sorted(path.name for path in (tmp_path / "report").glob("*.html")) == ["findings-1.html", "index.html"]
     with pytest.raises(UsageError, match="is an audit of other rows"):

@@ -224,7 +224,7 @@ class _Audit:
             verdict = "wrong" if probability >= config.wrong else "doubtful"
         decision = self.decisions.get(self.manifest.keys[row])
         if decision is not None and decision.content == self.contents[row]:
-            verdict = "wrong" if decision.choice == "wrong" else "ok"
+            verdict = decided(decision)
         else:
             decision = None
         names = list(dict.fromkeys(name for name, _ in told))
@@ -232,6 +232,11 @@ class _Audit:
         product = int(self.product[row])
         content = self.contents[row]
         return AuditedRow(row, product, names, reason, probability, fit, scores, verdict, better, content, decision)
+
+
+def decided(decision: Decision) -> Verdict:
+    """What a person's decision makes of a row."""
+    return "wrong" if decision.choice == "wrong" else "ok"
 
 
 def _mismatch(manifest: Manifest, probability: float, scores: dict[str, float], better: int | None) -> str:

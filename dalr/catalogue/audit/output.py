@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ def write_audit(
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), buffer)
         write_atomically(folder / TABLE, buffer.getvalue().to_pybytes())
-        write_atomically(folder / SHEET, _sheet(columns))
-        write_atomically(folder / PRODUCTS, _sheet(product_columns(manifest, result)))
-        write_atomically(folder / CLEANED, _sheet(cleaned_columns(manifest, result)))
+        write_atomically(folder / SHEET, sheet(columns))
+        write_atomically(folder / PRODUCTS, sheet(product_columns(manifest, result)))
+        write_atomically(folder / CLEANED, sheet(cleaned_columns(manifest, result.rows)))
         if result.memory is not None:
             result.memory.save(folder)
         write_json(folder / SUMMARY, summary)
@@ -124,9 +124,9 @@ def product_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[A
     }
 
 
-def cleaned_columns(manifest: Manifest, result: AuditResult) -> dict[str, list[Any]]:
+def cleaned_columns(manifest: Manifest, audited: Sequence[AuditedRow]) -> dict[str, list[Any]]:
     """The usable rows as a manifest with weights, its columns named as they were; joined captions are `text`."""
-    rows = [row for row in result.rows if row.usable]
+    rows = [row for row in audited if row.usable]
     chosen, roles = manifest.select([row.row for row in rows]), manifest.roles
     found: dict[str, list[Any]] = {
         roles.id or "id": chosen.keys,
@@ -162,7 +162,8 @@ def _told(manifest: Manifest, row: AuditedRow) -> dict[str, Any]:
     }
 
 
-def _sheet(columns: dict[str, list[Any]]) -> str:
+def sheet(columns: dict[str, list[Any]]) -> str:
+    """Columns as CSV."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dalr.catalogue.audit import Audited, read_audit
 from dalr.catalogue.check import CheckReport, check_catalogue
-from dalr.catalogue.report.audited import Audited, read_audit
 from dalr.catalogue.report.figures import (
     OTHER,
     Categories,

@@ -6,7 +6,6 @@ from typing import Any
 
 from dalr.catalogue.pages import METRIC_NAMES, render_page
 from dalr.catalogue.pages.charts import chart
-from dalr.catalogue.report.audited import Finding
 from dalr.catalogue.report.content import Report, curve
 from dalr.catalogue.report.pictures import Pictures
 from dalr.errors import UsageError
@@ -35,9 +34,10 @@ def write_report(folder: str | Path, report: Report) -> Path:
     """
     folder = Path(folder)
     pictures = Pictures(folder, report.manifest, report.image_keys)
-    findings = report.audited.findings if report.audited is not None else []
+    findings = report.audited.findings() if report.audited is not None else []
     pages = [findings[start : start + PAGE] for start in range(0, min(len(findings), PAGE * MOST_PAGES), PAGE)]
-    shared: dict[str, Any] = {"report": report, "picture": pictures, "where": report.manifest.where}
+    known = report.audited.known_wrong if report.audited is not None else None
+    shared: dict[str, Any] = {"report": report, "picture": pictures, "where": report.manifest.where, "known": known}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, page in enumerate(pages, start=1):
@@ -46,7 +46,13 @@ def write_report(folder: str | Path, report: Report) -> Path:
         for old in folder.glob("findings-*.html"):
             if old.stem.removeprefix("findings-").isdigit() and int(old.stem.removeprefix("findings-")) > len(pages):
                 old.unlink()
-        values = {**shared, "charts": _charts(report), "metrics": METRICS, "findings": _worst(findings)}
+        values = {
+            **shared,
+            "charts": _charts(report),
+            "metrics": METRICS,
+            "found": len(findings),
+            "findings": findings[:WORST],
+        }
         write_atomically(
             folder / INDEX, render_page("report.html", **values, pages=len(pages), steps=next_steps(report))
         )
@@ -87,10 +93,6 @@ def next_steps(report: Report) -> list[Step]:
         low = report.recall_by[0]
         steps.append(Step(f"More or better captions would help most where least is found: {report.by} “{low.name}”."))
     return steps
-
-
-def _worst(findings: list[Finding]) -> list[Finding]:
-    return findings[:WORST]
 
 
 def _charts(report: Report) -> list[Any]:
