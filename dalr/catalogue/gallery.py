@@ -28,7 +28,7 @@ def write_gallery(
 
     Raises UsageError where the file cannot be written.
     """
-    shown = [(hit, _picture(hit.thumbnail) or _picture(hit.image)) for hit in hits]
+    shown = shown_hits(hits)
     title = text or (Path(image).name if image else "Search")
     page = render_page(
         "results.html", title=title, hits=shown, of=of, ranked=ranked, where=where, asked=_picture(image)
@@ -37,6 +37,11 @@ def write_gallery(
         write_atomically(path, page)
     except OSError as error:
         raise UsageError(f"{path}: the page cannot be written ({error.strerror})") from None
+
+
+def shown_hits(hits: Sequence[Hit]) -> list[tuple[Hit, str | None]]:
+    """Each result with its picture as a data URI, or None."""
+    return [(hit, _picture(hit.thumbnail) or _picture(hit.image)) for hit in hits]
 
 
 def _picture(path: str | None) -> str | None:

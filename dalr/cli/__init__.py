@@ -65,6 +65,7 @@ def main() -> None:
     """Entry point of the `dalr` command."""
     # Importing a file registers its commands.
     from dalr.cli import (  # noqa: F401
+        app_page,
         audit,
         bench,
         check,
