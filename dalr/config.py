@@ -90,6 +90,19 @@ def parse_config(kind: type[C], values: Mapping[str, Any], source: str = "config
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
+def as_yaml(config: Config) -> str:
+    """What of a config is not the default, as YAML; `load_config` makes the same config of it."""
+    import yaml
+
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    try:
+        same = type(config).model_validate(values) == config
+    except ValidationError:
+        same = False
+    # A default can be what tells two kinds of a section apart; then everything is written.
+    return str(yaml.safe_dump(values if same else config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean 'x'?`, or the list of what is known when nothing is near."""
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -16,6 +16,21 @@ Trained with {method} on `{data}` ({train_rows} rows) for {steps} steps, seed {s
 
 {scores}
 
+## Data
+
+{data_list}
+
+## Settings that are not the defaults
+
+```yaml
+{settings}```
+
+## Limits
+
+{limits}
+
+## Use
+
 ```python
 from dalr import DualEncoder
 
@@ -23,7 +38,12 @@ model = DualEncoder.from_pretrained("path/to/this/folder")
 {usage}
 ```
 
-The whole config is in `run.json`; `dalr train` with it makes this model again.
+## The same again
+
+    dalr train path/to/this/folder/config.yaml --out another-folder
+
+in the working directory of the first time, since paths are relative to it. The whole config, defaults included, is in
+`run.json`.
 """
 
 PAIR_USAGE = """texts = model.encode_text(["a red mug"])
@@ -33,8 +53,14 @@ TEXT_USAGE = """texts = model.encode_text(["a red mug", "a mug that is red"])
 print(model.similarity(texts, texts))"""
 
 
-def model_card(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The card as Markdown, from a run's config and result as plain values."""
+def model_card(config: Mapping[str, Any], result: Mapping[str, Any], inputs: Mapping[str, str], settings: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        config, result: of the run, as plain values.
+        inputs: fingerprints of what was read, by name.
+        settings: what of the config is not the default, as YAML.
+    """
     model, data = config["model"], config["data"]
     paired = bool(model.get("image"))
     return TEMPLATE.format(
@@ -46,8 +72,34 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         seed=config["train"]["seed"],
         parts="\n".join(_parts(model)),
         scores=_scores(result),
+        data_list="\n".join(_inputs(result, inputs)),
+        settings=settings,
+        limits="\n".join(_limits(model, result)),
         usage=PAIR_USAGE if paired else TEXT_USAGE,
     )
+
+
+def _inputs(result: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    lines = [f"- `{name}`: fingerprint `{value}`" for name, value in inputs.items() if value]
+    if result.get("bad_rows"):
+        lines.append(f"- {result['bad_rows']} rows could not be used; they are listed in `bad_rows.jsonl`")
+    if result.get("leaks") and result["leaks"].get("dropped"):
+        lines.append(f"- {result['leaks']['dropped']} rows were left out since they stand in a test or dev set")
+    return lines
+
+
+def _limits(model: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    text = model.get("text") or model
+    lines = []
+    if text.get("max_length"):
+        lines.append(f"- It reads the first {text['max_length']} tokens of a text.")
+    lines.append("- It is known to work on what it was measured on; other languages, topics or photos it may not know.")
+    if not result.get("val") and result.get("best") is None:
+        lines.append("- Nothing was measured while it was trained.")
+    if model.get("image"):
+        lines.append("- A cosine is not a probability that a caption fits its picture; `dalr audit` gives one.")
+    lines.append("- The licences of the encoders it started from, and of the data, apply to it.")
+    return lines
 
 
 def _method(config: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The run folder: whose it is, whether it is the same run, and that one process alone trains into it.
 
 It holds `run.json` (the config, what was read and how it ended), `log.jsonl`, `checkpoints/`, `bad_rows.jsonl`
-and, once finished, the model itself.
+and, once finished, the model itself with `README.md` and `config.yaml` (what of the config is not the default).
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 from dalr.errors import UsageError
 
-RUN_FILE = "run.json"
+RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

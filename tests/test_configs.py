@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from dalr.antlm.config import LanguageConfig
-from dalr.config import Config, load_config, parse_config
+from dalr.config import Config, as_yaml, load_config, parse_config
 from dalr.errors import ConfigError
 from dalr.experts.labels import LabelConfig
 from dalr.run import RunConfig, load_run_config
@@ -44,6 +44,7 @@ def test_it_parses(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
     config = load_config(kind_of(values), path)
     assert parse_config(type(config), config.model_dump(mode="json")) == config
+    assert parse_config(type(config), yaml.safe_load(as_yaml(config))) == config
     check_whole(values)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dalr.config import parse_config
+from dalr.config import as_yaml, parse_config
 from dalr.devices import on_cpu
 from dalr.errors import ConfigError
 from dalr.evaluation.leaks import LeakCheck
@@ -108,7 +108,8 @@ def tasks_stage(
 ) -> dict[str, Any]:
     """Train the tasks of the minBERT setting and keep their heads beside the model."""
     settings = {**config.model_dump(mode="json"), "tasks": tasks.model_dump(mode="json")}
-    result = carry_out(settings, out, partial(assemble_tasks, config, tasks), progress=progress)
+    own = as_yaml(config) + as_yaml(tasks)
+    result = carry_out(settings, own, out, partial(assemble_tasks, config, tasks), progress=progress)
     return _counts(result.as_json())
 
 

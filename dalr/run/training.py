@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dalr.config import as_yaml
 from dalr.data.manifest import BadRow
 from dalr.devices import on_cpu
 from dalr.evaluation.catalogue import evaluate_retrieval
@@ -15,7 +16,7 @@ from dalr.files import write_atomically, write_json
 from dalr.model_card import model_card
 from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
-from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
+from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, lock_run, read_run
 from dalr.trainer import Trainer
 
 
@@ -61,6 +62,7 @@ def run_training(
     """
     return carry_out(
         config.model_dump(mode="json"),
+        as_yaml(config),
         Path(out),
         partial(assemble, config, embedding),
         progress=progress,
@@ -72,6 +74,7 @@ def run_training(
 
 def carry_out(
     settings: dict[str, Any],
+    own: str,
     out: Path,
     build: Callable[[], Plan[Any]],
     *,
@@ -80,7 +83,10 @@ def carry_out(
     cache: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:
-    """`run_training` for any plan: `settings` tell one run from another, `build` is called once something is to do."""
+    """`run_training` for any plan: `settings` tell one run from another, `build` is called once something is to do.
+
+    `own` is what of them is not the default, as YAML: it is kept as config.yaml and shown in the model's README.
+    """
     from accelerate import PartialState
 
     processes = PartialState(cpu=on_cpu())
@@ -133,7 +139,8 @@ def carry_out(
             is_main_process=main,
         )
         if main:
-            write_atomically(out / "README.md", model_card(settings, result.as_json()))
+            write_atomically(out / CONFIG_FILE, own)
+            write_atomically(out / "README.md", model_card(settings, result.as_json(), plan.inputs, own))
             record = {"status": "finished", "config": settings, "inputs": plan.inputs, "result": result.as_json()}
             write_json(out / RUN_FILE, record)
         # The next stage of a pipeline reads what the main process has written.

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dalr.config import as_yaml
 from dalr.encoders.names import MODEL_FILE
 from dalr.errors import UsageError
 from dalr.files import write_atomically, write_json
 from dalr.model import DualEncoder
-from dalr.run_folder import RUN_FILE, check_same_run, read_run
+from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, read_run
 from dalr.simcse.stages import PipelineConfig
 
 # What runs one stage: (name, its training config as plain values, its run folder) → what came of it.
@@ -109,6 +110,7 @@ def run_pipeline(
     if is_main:
         assert folder is not None
         DualEncoder.from_pretrained(folder).save_pretrained(out)
+        write_atomically(out / CONFIG_FILE, as_yaml(config))
         write_atomically(out / "README.md", pipeline_card(config, result))
         write_json(out / RUN_FILE, {"status": "finished", "config": settings, "result": result.as_json()})
     return result
@@ -125,7 +127,12 @@ def pipeline_card(config: PipelineConfig, result: PipelineResult) -> str:
         + "\n".join(table)
         + '\n\n```python\nfrom dalr import DualEncoder\n\nmodel = DualEncoder.from_pretrained("path/to/this/folder")\n'
         'texts = model.encode_text(["a red mug", "a scarlet cup"])\nprint(model.similarity(texts, texts))\n```\n\n'
-        "The whole config is in `run.json`; each stage's own run is below `stages/`.\n"
+        "## Settings\n\n```yaml\n" + as_yaml(config) + "```\n\n## Limits\n\n"
+        "- It is known to work on what it was measured on; other languages or topics it may not know.\n"
+        "- The licences of the encoder it started from, and of the data, apply to it.\n\n## The same again\n\n"
+        "    dalr train path/to/this/folder/config.yaml --out another-folder\n\n"
+        "in the working directory of the first time. Each stage's own run, with its data's fingerprints, is below "
+        "`stages/`; the whole config is in `run.json`.\n"
     )
 
 

@@ -55,7 +55,19 @@ def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path
     assert (found["status"], found["steps"], found["metric"], found["train_rows"]) == ("finished", 12, "mrr", 48)
     assert found["val"]["text_to_image"]["queries"] == 16
     assert DualEncoder.from_pretrained(out).encode_text(["a red square"]).shape == (1, 16)
-    assert "dalr" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    inputs = json.loads((out / "run.json").read_text())["inputs"]
+    assert f"`data.train`: fingerprint `{inputs['data.train']}`" in card
+    assert "A cosine is not a probability" in card
+    # What is shown is all that makes the same run again.
+    kept = (out / "config.yaml").read_text()
+    assert f"```yaml\n{kept}```" in card
+    code, _, stderr = call(str(out / "config.yaml"), "--out", str(tmp_path / "again"))
+    assert code == 0, stderr
+    assert (
+        json.loads((tmp_path / "again/run.json").read_text())["config"]
+        == json.loads((out / "run.json").read_text())["config"]
+    )
     assert json.loads(call(str(config), "--out", str(out), "--json")[1]) == found
     code, _, stderr = call(str(config), "train.lr=0.5", "--out", str(out))
     assert code == 2
