@@ -21,7 +21,10 @@ def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
 
 
 def print_cells(found: dict[str, Any], flat: Callable[[dict[str, Any]], Iterable[tuple[str, float]]]) -> None:
-    """One line a cell of {group: {cell: {seed: figures}}}: what `flat` takes of them, as mean ± sd over the seeds."""
+    """One line a cell of {group: {cell: {seed: figures}}}: what `flat` takes of them, as mean ± sd over the seeds.
+
+    A figure that not all seeds have says over how many it is.
+    """
     for name, cells in found.items():
         print(f"\n{name}")
         for cell, by_seed in cells.items():
@@ -29,7 +32,10 @@ def print_cells(found: dict[str, Any], flat: Callable[[dict[str, Any]], Iterable
             for figures in by_seed.values():
                 for key, value in flat(figures):
                     columns.setdefault(key, []).append(value)
-            shown = "  ".join(f"{key} {spread(values)}" for key, values in columns.items())
+            shown = "  ".join(
+                f"{key} {spread(values)}" + (f" ({len(values)} of them)" if len(values) < len(by_seed) else "")
+                for key, values in columns.items()
+            )
             print(f"  {cell:28}{shown}  ({len(by_seed)} seeds)")
 
 

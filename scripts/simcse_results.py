@@ -29,7 +29,7 @@ from dalr.run.stages import stage_config
 from dalr.run.training import run_training
 from dalr.simcse.stages import PipelineConfig
 
-CHAINS = ("sup", "unsup", "unsup+sup", "unsup+sup+sts", "sts", "sts+unsup", "sts+unsup+sup")
+CHAINS = ("sup", "unsup", "unsup+sup", "unsup+sup+sts", "sts", "sts+sup", "sts+unsup", "sts+unsup+sup")
 POLICIES = ("standard", "curriculum", "adaptive")
 # Chains that every dropout policy is tried on, and those that are measured on the transfer tasks too.
 POLICY_CHAINS = ("unsup", "unsup+sup")

@@ -4,6 +4,7 @@ Only typer and rich load here; a command imports what it needs when it runs, so 
 once. `command` turns the errors a person can act on into one line on stderr and the exit code they carry.
 """
 
+import errno
 import functools
 import json
 import os
@@ -27,6 +28,9 @@ bench_app = typer.Typer(
     name="bench", no_args_is_help=True, rich_markup_mode=None, help="Time and memory against plain code."
 )
 
+# What the system says when a disk, a quota or a file's allowed size is at its end.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
@@ -46,6 +50,11 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
                 # The reader of a pipe (`| head`) has gone: not an error, and nothing more can be printed.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                print(f"dalr {spoken}: {error.strerror}; free some space and run it again, it goes on", file=sys.stderr)
+                raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 print(f"dalr {spoken}: interrupted", file=sys.stderr)
                 raise typer.Exit(130) from None

@@ -14,6 +14,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -344,7 +347,9 @@ def test_the_files(tmp_path: Path) -> None:
     result = audit_catalogue(tiny_model(), manifest, config, shared=False)
     out = tmp_path / "audit"
     summary = write_audit(out, manifest, result, config, "tiny")
-    assert summary == json.loads((out / "summary.json").read_text())
+    kept = json.loads((out / "summary.json").read_text())
+    assert set(kept.pop("files")) >= {"audit.parquet", "audit.csv", "products.csv", "cleaned.csv", "state/judge.json"}
+    assert summary == kept
     assert sum(summary["verdicts"].values()) == summary["rows"] == len(manifest)
     assert summary["compared"] == len(wrong)
     table = pq.read_table(out / "audit.parquet").to_pydict()
@@ -521,3 +526,35 @@ def test_the_command(tmp_path: Path, dalr: Run) -> None:
         code, out, error = dalr(*call, *more)
         assert (code, out, len(error.splitlines())) == (2, "", 1), error
         assert message in error
+
+
+def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    """The system itself refuses to write more than a few kilobytes into any file."""
+    path, _ = planted(tmp_path)
+    tiny_model().save_pretrained(tmp_path / "model")
+    arguments = ["audit", "--model", str(tmp_path / "model"), "--data", str(path), "--out", str(tmp_path / "out")]
+    code = (
+        "import resource, sys\n"
+        "limit = int(sys.argv.pop(1))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
+        "from dalr.cli import main\n"
+        "main()\n"
+    )
+
+    def run(limit: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(limit), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    full = run(2_000)
+    assert full.returncode in (1, 2), full.stderr
+    assert full.stderr.splitlines()[-1].startswith("dalr audit: ")
+    assert "Traceback" not in full.stderr
+    done = run(2**30)
+    assert done.returncode == 0, done.stderr
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.is_file()}
+    again = run(2_000)
+    assert again.returncode == 2, again.stderr
+    assert "the audit cannot be written" in again.stderr
+    assert "File too large" in again.stderr
+    assert again.stderr.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.is_file()} == before

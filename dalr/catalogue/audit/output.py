@@ -8,10 +8,12 @@ from typing import Any
 
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.judging import VERDICTS, AuditedRow, AuditResult
+from dalr.catalogue.audit.memory import STATE
 from dalr.catalogue.audit.truth import compared_with_truth
 from dalr.data.manifest import Manifest
+from dalr.encoders.parts_on_disk import write_parts
 from dalr.errors import UsageError
-from dalr.files import write_atomically, write_json
+from dalr.files import write_atomically
 
 TABLE, SHEET, PRODUCTS, CLEANED = "audit.parquet", "audit.csv", "products.csv", "cleaned.csv"
 SUMMARY = "summary.json"
@@ -58,18 +60,18 @@ def write_audit(
         "truth": None if truth is None else compared_with_truth(manifest, result, truth),
         "worst": [_told(manifest, row) for row in worst_rows(result)[:WORST]],
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SUMMARY).unlink(missing_ok=True)
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), buffer)
-        write_atomically(folder / TABLE, buffer.getvalue().to_pybytes())
-        write_atomically(folder / SHEET, sheet(columns))
-        write_atomically(folder / PRODUCTS, sheet(product_columns(manifest, result)))
-        write_atomically(folder / CLEANED, sheet(cleaned_columns(manifest, result.rows)))
+
+    def write(fresh: Path) -> None:
+        pq.write_table(pa.table(columns), fresh / TABLE)
+        write_atomically(fresh / SHEET, sheet(columns))
+        write_atomically(fresh / PRODUCTS, sheet(product_columns(manifest, result)))
+        write_atomically(fresh / CLEANED, sheet(cleaned_columns(manifest, result.rows)))
         if result.memory is not None:
-            result.memory.save(folder)
-        write_json(folder / SUMMARY, summary)
+            result.memory.save(fresh)
+
+    try:
+        # All is written beside an earlier audit and then put in its place: a full disk costs nothing that was there.
+        write_parts(folder, SUMMARY, summary, (TABLE, SHEET, PRODUCTS, CLEANED, STATE), write)
     except OSError as error:
         raise UsageError(f"{folder}: the audit cannot be written ({error.strerror}); choose another --out") from None
     return summary
