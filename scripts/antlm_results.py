@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measured import json_once, print_cells
+from measured import json_once, print_cells, write_result
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -23,7 +23,6 @@ from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.evaluation.blimp import evaluate_blimp, read_blimp
 from dalr.evaluation.sts import sts_dev
 from dalr.evaluation.transfer import evaluate_transfer
-from dalr.files import write_json
 from dalr.lm import load_language_model
 from dalr.run.language import run_language_modelling
 from dalr.run.stages import stage_config
@@ -75,7 +74,7 @@ def main() -> None:
         recipe = {"config": read_yaml(CONFIG), "overrides": options.set}
         recipe |= {"epochs": options.epochs, "words": options.words}
         simcse = {"config": read_yaml(PIPELINE), "overrides": options.simcse}
-        write_json(options.json, {**recipe, "schedules": schedules, "simcse": simcse, "cells": found})
+        write_result(options.json, {**recipe, "schedules": schedules, "simcse": simcse, "cells": found})
 
 
 def scaled(schedule: str, scale: float) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells
+from measured import json_once, print_cells, write_result
 
 from dalr import DualEncoder
 from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
@@ -28,7 +28,6 @@ from dalr.config import parse_config
 from dalr.data.faults import swap_captions
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.evaluation.embeddings import image_features, text_features
-from dalr.files import write_json
 from dalr.model import ModelConfig
 from dalr.objectives import ObjectiveConfig
 from dalr.run import load_run_config
@@ -60,7 +59,7 @@ def main() -> None:
         found.setdefault(group, {}).setdefault(cell, {})[str(seed)] = figures
     print_cells(found, lambda figures: [(key, value) for key, value in figures.items() if key != "wrong"])
     if options.json is not None:
-        write_json(options.json, {"folds": options.folds, "cells": found})
+        write_result(options.json, {"folds": options.folds, "cells": found})
 
 
 def cells(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[str, float]]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import spread
+from measured import spread, write_result
 
 from dalr import DualEncoder
 from dalr.data.texts import read_corpus
@@ -23,7 +23,6 @@ from dalr.evaluation.compression import in_int8, truncated
 from dalr.evaluation.leaks import LeakCheck, LeakConfig, chosen
 from dalr.evaluation.sentences import SentenceModel, StoredSentences
 from dalr.evaluation.sts import read_sets, score_sets
-from dalr.files import write_json
 
 SHARES = (2, 4, 8)
 
@@ -53,7 +52,7 @@ def main() -> None:
     print_table(found)
     if options.json is not None:
         settings = {"fit_rows": len(corpus), "models": options.model}
-        write_json(options.json, {**settings, "spearman": found})
+        write_result(options.json, {**settings, "spearman": found})
 
 
 def fitting_corpus(options: argparse.Namespace) -> list[str]:

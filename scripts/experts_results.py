@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells
+from measured import json_once, print_cells, write_result
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -26,7 +26,6 @@ from dalr.evaluation.sts import evaluate_sts
 from dalr.evaluation.text_retrieval import evaluate_text_retrieval
 from dalr.experts.labels import LabelConfig, label_pairs, write_labels
 from dalr.experts.pairs import read_judged
-from dalr.files import write_json
 from dalr.run import RunConfig
 from dalr.run.training import run_training
 
@@ -83,7 +82,7 @@ def main() -> None:
     if options.json is not None:
         configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
         overrides = {"labels": options.labels, "train": options.set}
-        write_json(options.json, {"configs": configs, "overrides": overrides, "rules": RULES, "cells": found})
+        write_result(options.json, {"configs": configs, "overrides": overrides, "rules": RULES, "cells": found})
 
 
 def write_parts(source: Path, out: Path) -> None:

@@ -1,7 +1,10 @@
 """What the scripts that fill tables share: figures kept in files, and their spread over seeds."""
 
 import json
+import os
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,15 @@ def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
     value = make()
     write_json(path, value)
     return value
+
+
+def write_result(path: Path, values: dict[str, Any]) -> None:
+    """Write a result with the command that makes it; the folder of the data is $DALR_DATA in it."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--finished"]
+    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *arguments])
+    if data := os.environ.get("DALR_DATA"):
+        command = command.replace(data.rstrip("/"), "$DALR_DATA")
+    write_json(path, {"command": command, **values})
 
 
 def print_cells(found: dict[str, Any], flat: Callable[[dict[str, Any]], Iterable[tuple[str, float]]]) -> None:

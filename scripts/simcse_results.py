@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured import json_once, print_cells
+from measured import json_once, print_cells, write_result
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.evaluation.sts import evaluate_sts
 from dalr.evaluation.transfer import evaluate_transfer
-from dalr.files import write_json
 from dalr.run.assembly import choose_evaluation
 from dalr.run.stages import stage_config
 from dalr.run.training import run_training
@@ -64,7 +63,7 @@ def main() -> None:
     print_cells(found, flat)
     if options.json is not None:
         settings = read_yaml(options.config)
-        write_json(options.json, {"config": settings, "overrides": options.set, "cells": found})
+        write_result(options.json, {"config": settings, "overrides": options.set, "cells": found})
 
 
 def run_cells(
