@@ -7,20 +7,16 @@ import typer
 
 from dalr.cli import app, command
 from dalr.cli.options import (
+    CatalogueColumns,
     Device,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    Root,
     Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
     load_model,
+    with_columns,
 )
 
 
 @command(app, "app")
+@with_columns
 def app_page(
     db: Annotated[str | None, typer.Option("--db", help="Database made by dalr index, to search.")] = None,
     table: Annotated[str, typer.Option("--table", help="Name of the table in it.")] = "products",
@@ -31,12 +27,8 @@ def app_page(
     data: Annotated[str | None, typer.Option("--data", help="The audited catalogue.")] = None,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on this machine.")] = 7860,
     split: Split = None,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
+    *,
+    columns: CatalogueColumns,
     device: Device = None,
 ) -> None:
     """Open a page to search in, and to go through what an audit found. It is served to this machine alone.
@@ -65,16 +57,7 @@ def app_page(
             tables.append((uri, products))
     review = None
     if audit is not None and data is not None:
-        manifest = load_manifest(
-            data,
-            split,
-            image=image_column,
-            text=text_column,
-            group=group_column,
-            id=id_column,
-            split_column=split_column,
-            root=root,
-        )
+        manifest = columns.load(data, split)
         review = Review.of(read_audit(audit, manifest))
     page = build_app(tables, review)
     typer.echo(f"open http://{HOST}:{port} in a browser; Ctrl-C ends it")

@@ -7,17 +7,12 @@ import typer
 
 from dalr.cli import Json, app, command, print_json
 from dalr.cli.options import (
+    CatalogueColumns,
     Device,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    Root,
     Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
     load_model,
     on_device,
+    with_columns,
 )
 from dalr.cli.progress import bar
 
@@ -26,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @command(app, "audit")
+@with_columns
 def audit(
     data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for what is found.")],
@@ -44,12 +40,8 @@ def audit(
         Path | None, typer.Option("--truth", help="CSV with the ids of rows whose captions are known to be wrong.")
     ] = None,
     split: Split = None,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
+    *,
+    columns: CatalogueColumns,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
@@ -77,16 +69,7 @@ def audit(
     folds = [f"folds={crossfit}"] if crossfit is not None else []
     values = apply_overrides(read_yaml(config) if config is not None else {}, [*(overrides or []), *folds])
     settings = parse_config(AuditConfig, values, str(config or "options"))
-    manifest = load_manifest(
-        data,
-        split,
-        image=image_column,
-        text=text_column,
-        group=group_column,
-        id=id_column,
-        split_column=split_column,
-        root=root,
-    )
+    manifest = columns.load(data, split)
     known = None if truth is None else read_truth(truth, manifest)
     name, encoder, shared = _encoder(model, store, text_encoder, image_encoder, device)
     decisions, broken = read_decisions(out)

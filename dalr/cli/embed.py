@@ -8,19 +8,12 @@ import typer
 
 from dalr.cli import Json, app, command, print_json
 from dalr.cli.options import (
-    AllowUrls,
+    CatalogueColumns,
     Device,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    MaxPixels,
     ModelName,
-    Root,
     Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
     load_model,
+    with_columns,
 )
 from dalr.cli.progress import bar
 
@@ -31,20 +24,15 @@ SIDES: dict[str | None, "tuple[Side, ...] | None"] = {None: None, "text": ("text
 
 
 @command(app, "embed")
+@with_columns
 def embed(
     model: ModelName,
     data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store; made, or brought up to date.")],
     side: Annotated[str | None, typer.Option("--side", help="image or text; by default what is there.")] = None,
     split: Split = None,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
-    max_pixels: MaxPixels = None,
-    allow_urls: AllowUrls = False,
+    *,
+    columns: CatalogueColumns,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
@@ -63,18 +51,7 @@ def embed(
 
     if side not in SIDES:
         raise UsageError(f"--side {side}: expected image or text (leave it out for both)")
-    manifest = load_manifest(
-        data,
-        split,
-        image=image_column,
-        text=text_column,
-        group=group_column,
-        id=id_column,
-        split_column=split_column,
-        root=root,
-        max_pixels=max_pixels,
-        allow_urls=allow_urls,
-    )
+    manifest = columns.load(data, split)
     encoder = load_model(model, device)
     with bar("embedding") as progress:
         result = embed_catalogue(encoder, model, manifest, out, sides=SIDES[side], progress=progress)

@@ -6,19 +6,12 @@ import typer
 
 from dalr.cli import Json, command, eval_app, print_json
 from dalr.cli.options import (
-    AllowUrls,
+    CatalogueColumns,
     Device,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    MaxPixels,
     ModelName,
-    Root,
     Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
     load_model,
+    with_columns,
 )
 from dalr.cli.progress import bar
 
@@ -26,18 +19,13 @@ METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "med
 
 
 @command(eval_app, "retrieval")
+@with_columns
 def retrieval(
     model: ModelName,
     data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
     split: Split = None,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
-    max_pixels: MaxPixels = None,
-    allow_urls: AllowUrls = False,
+    *,
+    columns: CatalogueColumns,
     resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     device: Device = None,
@@ -53,18 +41,7 @@ def retrieval(
     """
     from dalr.evaluation.catalogue import evaluate_retrieval
 
-    manifest = load_manifest(
-        data,
-        split,
-        image=image_column,
-        text=text_column,
-        group=group_column,
-        id=id_column,
-        split_column=split_column,
-        root=root,
-        max_pixels=max_pixels,
-        allow_urls=allow_urls,
-    )
+    manifest = columns.load(data, split)
     encoder = load_model(model, device)
     with bar("embedding") as progress:
         found = evaluate_retrieval(encoder, manifest, resamples=resamples, seed=seed, progress=progress)

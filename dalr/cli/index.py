@@ -7,16 +7,7 @@ from typing import Annotated
 import typer
 
 from dalr.cli import Json, app, command, print_json
-from dalr.cli.options import (
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    Root,
-    Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
-)
+from dalr.cli.options import CatalogueColumns, Split, with_columns
 from dalr.cli.progress import bar
 
 Database = Annotated[str, typer.Option("--out", help="Database: a folder, or the URI of one in object storage.")]
@@ -24,6 +15,7 @@ Table = Annotated[str, typer.Option("--table", help="Name of the table in it.")]
 
 
 @command(app, "index")
+@with_columns
 def index(
     store: Annotated[Path, typer.Option("--store", help="Store made by dalr embed of the same rows.")],
     data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
@@ -36,12 +28,8 @@ def index(
         int, typer.Option("--indexed-from", help="Rows from which vectors get an approximate index.")
     ] = 20_000,
     split: Split = None,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
+    *,
+    columns: CatalogueColumns,
     json_output: Json = False,
 ) -> None:
     """Write a catalogue's search table: an embedded LanceDB database that dalr search --db and dalr app read.
@@ -55,16 +43,7 @@ def index(
     """
     from dalr.catalogue.index import index_catalogue
 
-    manifest = load_manifest(
-        data,
-        split,
-        image=image_column,
-        text=text_column,
-        group=group_column,
-        id=id_column,
-        split_column=split_column,
-        root=root,
-    )
+    manifest = columns.load(data, split)
     with bar("indexing") as progress:
         result = index_catalogue(
             store, manifest, out, name=table, thumbnails=thumbnails, indexed_from=indexed_from, progress=progress

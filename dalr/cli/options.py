@@ -1,6 +1,10 @@
 """Options that several commands share: which model, and what the columns of a manifest mean."""
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -31,6 +35,56 @@ Split = Annotated[str | None, typer.Option("--split", help="Only the rows of thi
 Root = Annotated[str | None, typer.Option("--root", help="Folder of the images; by default the manifest's own.")]
 MaxPixels = Annotated[int | None, typer.Option("--max-pixels", help="Largest width x height of an image.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images from public http(s) addresses.")]
+
+
+@dataclass(frozen=True)
+class CatalogueColumns:
+    """What the columns of a catalogue mean, and where its pictures lie. `with_columns` makes options of the fields."""
+
+    image_column: ImageColumn = None
+    text_column: TextColumn = None
+    group_column: GroupColumn = None
+    id_column: IdColumn = None
+    split_column: SplitColumn = None
+    root: Root = None
+    max_pixels: MaxPixels = None
+    allow_urls: AllowUrls = False
+
+    def load(self, data: str, split: str | None = None) -> "Manifest":
+        """The rows of a catalogue, or of one split of it."""
+        return load_manifest(
+            data,
+            split,
+            image=self.image_column,
+            text=self.text_column,
+            group=self.group_column,
+            id=self.id_column,
+            split_column=self.split_column,
+            root=self.root,
+            max_pixels=self.max_pixels,
+            allow_urls=self.allow_urls,
+        )
+
+
+def with_columns(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `columns` (CatalogueColumns) is an option for each of its fields."""
+    fields = inspect.signature(CatalogueColumns).parameters
+    own = inspect.signature(function)
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        columns = CatalogueColumns(**{name: given.pop(name) for name in fields})
+        function(**given, columns=columns)
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, replaced in own.parameters.items()
+        for parameter in (fields.values() if name == "columns" else [replaced])
+    ]
+    # What typer reads.
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
 def load_manifest(

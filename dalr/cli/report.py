@@ -7,16 +7,11 @@ import typer
 
 from dalr.cli import Json, app, command, print_json
 from dalr.cli.options import (
+    CatalogueColumns,
     Device,
-    GroupColumn,
-    IdColumn,
-    ImageColumn,
-    Root,
     Split,
-    SplitColumn,
-    TextColumn,
-    load_manifest,
     load_model,
+    with_columns,
 )
 from dalr.cli.progress import bar
 
@@ -41,6 +36,7 @@ NEXT = [
 
 
 @command(app, "report")
+@with_columns
 def report(
     run: Annotated[Path, typer.Option("--run", help="Run folder of dalr train.")],
     data: Annotated[str, typer.Option("--data", help="The catalogue: manifest, image folder or shards.")],
@@ -51,12 +47,8 @@ def report(
     title: Annotated[str | None, typer.Option("--title", help="Heading; by default the catalogue's name.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Random queries to show.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of example queries.")] = 0,
-    image_column: ImageColumn = None,
-    text_column: TextColumn = None,
-    group_column: GroupColumn = None,
-    id_column: IdColumn = None,
-    split_column: SplitColumn = None,
-    root: Root = None,
+    *,
+    columns: CatalogueColumns,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
@@ -76,16 +68,7 @@ def report(
     from dalr.catalogue.report import gather_report, write_report
     from dalr.catalogue.report.writing import next_steps
 
-    manifest = load_manifest(
-        data,
-        None,
-        image=image_column,
-        text=text_column,
-        group=group_column,
-        id=id_column,
-        split_column=split_column,
-        root=root,
-    )
+    manifest = columns.load(data)
     with bar("embedding") as progress:
         found = gather_report(
             run,

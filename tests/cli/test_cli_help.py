@@ -12,7 +12,7 @@ import pytest
 COMMANDS = [
     "", "check", "embed", "report", "search", "train", "eval retrieval", "eval sts", "eval transfer", "bench loss",
     "bench images", "bench train", "eval retrieval-text", "eval pairs",
-    "eval clustering", "eval geometry", "eval mteb", "mine",
+    "eval clustering", "eval geometry", "eval mteb", "mine", "audit", "index", "export", "app", "label",
 ]  # fmt: skip
 
 ASK = """
