@@ -49,7 +49,7 @@ echo 'dalr search --store '"$out"'/store -k 5 "red striped mug"'
 dalr search --store "$out/store" -k 5 "red striped mug"
 
 step "6 of 7: audit the catalogue; 152 of its captions were swapped on purpose"
-dalr audit --model "$out/model" --data "$catalogue" --crossfit 4 --truth assets/demo/truth.csv --out "$out/audit"
+dalr audit --model "$out/model" --data "$catalogue" --crossfit 3 --truth assets/demo/truth.csv --out "$out/audit"
 
 step "7 of 7: write the report"
 dalr report --run "$out/model" --data "$catalogue" --audit "$out/audit" --title "The demo catalogue" --out "$out/report"
