@@ -106,8 +106,8 @@ def build_app(tables: Sequence[tuple[str, SearchTable]], review: Review | None) 
     return page
 
 
-def launch_app(page: "gr.Blocks", port: int, *, block: bool = True) -> str:
-    """Serve the page on this machine alone, until interrupted, and return its address.
+def launch_app(page: "gr.Blocks", port: int) -> str:
+    """Serve the page on this machine alone, in the background, and return its address.
 
     Raises UsageError where the port is taken.
     """
@@ -136,8 +136,6 @@ def launch_app(page: "gr.Blocks", port: int, *, block: bool = True) -> str:
         if "port" not in str(error):
             raise
         raise UsageError(f"--port {port}: is taken by another program; choose another") from None
-    if block:
-        page.block_thread()
     return str(url)
 
 

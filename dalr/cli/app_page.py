@@ -38,7 +38,7 @@ def app_page(
     r, w and f, with the arrows to go on; each decision is written to decisions.jsonl in the audit's folder at once. A
     button writes the corrected manifest, cleaned.csv. Ctrl-C ends it.
     """
-    from dalr.catalogue.app import HOST, Review, build_app, launch_app
+    from dalr.catalogue.app import Review, build_app, launch_app
     from dalr.catalogue.audit import read_audit
     from dalr.catalogue.table_search import SearchTable
     from dalr.errors import UsageError
@@ -60,5 +60,5 @@ def app_page(
         manifest = columns.load(data, split)
         review = Review.of(read_audit(audit, manifest))
     page = build_app(tables, review)
-    typer.echo(f"open http://{HOST}:{port} in a browser; Ctrl-C ends it")
-    launch_app(page, port)
+    typer.echo(f"open {launch_app(page, port)} in a browser; Ctrl-C ends it")
+    page.block_thread()

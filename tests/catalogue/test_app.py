@@ -72,7 +72,7 @@ def open_page(browser: Any) -> Iterator[Any]:
 
     def open_(app: Any) -> Any:
         served.append(app)
-        url = launch_app(app, free_port(), block=False)
+        url = launch_app(app, free_port())
         page = browser.new_page()
         pages.append(page)
         page.set_default_timeout(20_000)
@@ -215,7 +215,7 @@ def test_what_cannot_be_opened(shop: Shop, audit: Path, dalr: Any, tmp_path: Pat
         taken.bind((HOST, 0))
         taken.listen()
         with pytest.raises(UsageError, match="is taken by another program; choose another"):
-            launch_app(build_app([("one", shop.table())], None), taken.getsockname()[1], block=False)
+            launch_app(build_app([("one", shop.table())], None), taken.getsockname()[1])
     for arguments, said in (
         ([], "there is nothing to show; give --db, or --audit with --data"),
         (["--audit", audit], "--audit and --data go together"),
