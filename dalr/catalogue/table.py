@@ -29,8 +29,7 @@ TABLE = "products"
 FORMAT = 1
 READY = "ready"
 METADATA = b"dalr"
-TEXT_VECTOR, IMAGE_VECTOR = "text_vector", "image_vector"
-VECTORS = {"text": TEXT_VECTOR, "image": IMAGE_VECTOR}
+VECTORS = {"text": "text_vector", "image": "image_vector"}
 
 
 class TableHead(Config):

@@ -10,17 +10,14 @@ from dalr.cli import Json, app, command, print_json
 from dalr.cli.options import CatalogueColumns, Split, with_columns
 from dalr.cli.progress import bar
 
-Database = Annotated[str, typer.Option("--out", help="Database: a folder, or the URI of one in object storage.")]
-Table = Annotated[str, typer.Option("--table", help="Name of the table in it.")]
-
 
 @command(app, "index")
 @with_columns
 def index(
     store: Annotated[Path, typer.Option("--store", help="Store made by dalr embed of the same rows.")],
     data: Annotated[str, typer.Option("--data", help="Manifest, image folder, shards or hub dataset.")],
-    out: Database,
-    table: Table = "products",
+    out: Annotated[str, typer.Option("--out", help="Database: a folder, or the URI of one in object storage.")],
+    table: Annotated[str, typer.Option("--table", help="Name of the table in it.")] = "products",
     thumbnails: Annotated[
         Path | None, typer.Option("--thumbnails", help="Folder for small pictures; none are made if not given.")
     ] = None,
