@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dalr.catalogue.audit import Audited, AuditedRow, Decision, record_decision
+from dalr.catalogue.audit import Audited, AuditedRow, Decision, read_decisions, record_decision
 from dalr.catalogue.gallery import shown_hits
 from dalr.catalogue.pages import render_page
 from dalr.catalogue.search import image_or_text
@@ -46,8 +46,8 @@ class Review:
 
     def current(self) -> list[AuditedRow]:
         """The findings with the decisions that are on disk now."""
-        rows = self.audited.with_decisions().rows
-        return [rows[row.row] for row in self.findings]
+        decisions, _ = read_decisions(self.audited.folder)
+        return [row.under(decisions.get(self.audited.manifest.keys[row.row])) for row in self.findings]
 
     def decide(self, at: int, choice: str, text: str | None) -> None:
         """Write a decision of a finding to the disk; UsageError for a fix without a caption."""

@@ -28,9 +28,9 @@ from dalr.catalogue.table import (
     told,
     vector_column,
 )
-from dalr.catalogue.thumbnails import write_thumbnail
+from dalr.catalogue.thumbnails import Thumbnails
 from dalr.data.manifest import Manifest
-from dalr.errors import DataError, StoreError, UsageError
+from dalr.errors import StoreError, UsageError
 from dalr.evaluation.embeddings import ProgressSink
 from dalr.features import FeatureStore
 from dalr.files import hash_json
@@ -268,19 +268,14 @@ def _thumbnails(
     """The small picture of each row, made where it is not there yet, and what went wrong."""
     if folder is None:
         return [None] * len(rows), []
-    place = Path(folder).resolve()
-    made: dict[str, str | None] = {}
-    bad: list[str] = []
-    for row, found in enumerate(rows):
-        key = found["image_key"]
-        if key is not None and key not in made:
-            try:
-                made[key] = str(write_thumbnail(manifest.image_source(row), place, key))
-            except DataError as error:
-                made[key] = None
-                bad.append(f"{manifest.where(row)}: {error}")
-            except OSError as error:
-                raise UsageError(f"{place}: thumbnails cannot be written ({error.strerror})") from None
+    small = Thumbnails(Path(folder).resolve(), manifest, [row["image_key"] for row in rows])
+    shown: list[str | None] = []
+    for row in range(len(rows)):
+        try:
+            path = small(row)
+        except OSError as error:
+            raise UsageError(f"{folder}: thumbnails cannot be written ({error.strerror})") from None
+        shown.append(None if path is None else str(path))
         if progress is not None:
             progress(row + 1, len(rows))
-    return [made.get(row["image_key"]) if row["image_key"] else None for row in rows], bad
+    return shown, small.bad

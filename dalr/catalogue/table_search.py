@@ -1,6 +1,6 @@
 """Search a catalogue's table: by vectors, by words, or by both, with filters. The database does the work."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -103,7 +103,7 @@ class SearchTable:
                 raise StoreError(f"{self.uri}: a search by {mode} needs the model that made the table; set one")
             query = query_vector(self._model, text, image, image_weight)
         return self._distinct(
-            lambda limit: self._found(query, text, mode, side, where, limit, probes, exact), f"{side}_key", mode, k
+            lambda limit: self._rows(mode, side, query, text, where, limit, probes, exact), f"{side}_key", mode, k
         )
 
     def recall(
@@ -117,13 +117,15 @@ class SearchTable:
         side = self.side(against)
         asked: Side = "text" if side == "image" else "image"
         column = VECTORS[asked if asked in self.sides else side]
+        rows = np.random.default_rng(seed).permutation(len(self))[:queries]
         with told(self.uri, "be read"):
-            rows = np.random.default_rng(seed).permutation(len(self))[:queries]
-            vectors = [vector for vector in self._vectors(column, rows.tolist()) if vector is not None]
-            shares = []
-            for vector in vectors:
+            vectors = self._table.take_offsets(rows.tolist()).select([column]).to_arrow()[column].to_pylist()
+        shares = []
+        for vector in vectors:
+            if vector is not None:
+                query = np.asarray(vector, np.float32)
                 found, wanted = (
-                    {row["key"] for row in self._nearest(np.asarray(vector), side, None, k, probes, exact)}
+                    {row["key"] for row in self._rows("vector", side, query, None, None, k, probes, exact)}
                     for exact in (False, True)
                 )
                 shares.append(len(found & wanted) / max(1, len(wanted)))
@@ -133,46 +135,39 @@ class SearchTable:
         """Whether vectors of this side are found by an approximate index."""
         return any(index.columns == [VECTORS[side]] for index in self._table.list_indices())
 
-    def _found(
+    def _rows(
         self,
-        query: Vector | None,
-        text: str | None,
         mode: Mode,
         side: Side,
+        query: Vector | None,
+        text: str | None,
         where: str | None,
         limit: int,
         probes: int | None,
         exact: bool,
     ) -> list[dict[str, Any]]:
+        """The first rows as the database ranks them, with their scores."""
+        columns = [*self.attributes, f"{side}_key"]
         with told(self.uri if where is None else f"--where {where}", "be searched" if where is None else "be read"):
-            if mode == "vector":
-                assert query is not None
-                return self._nearest(query, side, where, limit, probes, exact)
-            columns = [*self.attributes, f"{side}_key"]
             if mode == "words":
                 asked = self._table.search(text, query_type="fts", fts_columns="caption")
-                columns.append(SCORES[mode])
+            elif mode == "vector":
+                asked = self._table.search(query, vector_column_name=VECTORS[side])
             else:
+                asked = self._table.search(query_type="hybrid", vector_column_name=VECTORS[side], fts_columns="caption")
+                asked = asked.vector(query).text(text)
+            if mode != "words":
+                asked = self._tuned(asked.distance_type("cosine"), probes, exact)
+            if mode == "hybrid":
                 from lancedb.rerankers import RRFReranker
 
-                asked = self._table.search(query_type="hybrid", vector_column_name=VECTORS[side], fts_columns="caption")
-                asked = asked.vector(query).text(text).distance_type("cosine").rerank(RRFReranker())
-                asked = self._tuned(asked, probes, exact)
+                asked = asked.rerank(RRFReranker())
+            else:
+                columns.append(SCORES[mode])
             if where is not None:
                 asked = asked.where(where)
             rows: list[dict[str, Any]] = asked.limit(limit).select(columns).to_list()
             return rows
-
-    def _nearest(
-        self, query: Vector, side: Side, where: str | None, limit: int, probes: int | None, exact: bool
-    ) -> list[dict[str, Any]]:
-        asked = self._table.search(query, vector_column_name=VECTORS[side]).distance_type("cosine")
-        asked = self._tuned(asked, probes, exact)
-        if where is not None:
-            asked = asked.where(where)
-        columns = [*self.attributes, f"{side}_key", SCORES["vector"]]
-        rows: list[dict[str, Any]] = asked.limit(limit).select(columns).to_list()
-        return rows
 
     @staticmethod
     def _tuned(asked: Any, probes: int | None, exact: bool) -> Any:
@@ -181,10 +176,6 @@ class SearchTable:
         # The index is of coarse vectors: ten times as many as are wanted are compared again in full.
         asked = asked.refine_factor(10)
         return asked if probes is None else asked.minimum_nprobes(probes).maximum_nprobes(probes)
-
-    def _vectors(self, column: str, rows: Sequence[int]) -> list[list[float] | None]:
-        values: list[list[float] | None] = self._table.take_offsets(list(rows)).select([column]).to_arrow()[column]
-        return list(values)
 
     def _distinct(self, search: Callable[[int], list[dict[str, Any]]], key: str, mode: Mode, k: int) -> list[Hit]:
         """The best row of each distinct item: rows are asked for until there are `k` of them, or no more."""

@@ -2,11 +2,14 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from dalr.data.images import StoredImage, open_image
+from dalr.data.manifest import Manifest
+from dalr.errors import DataError
 from dalr.files import write_atomically
 
 SIDE = 224
@@ -38,9 +41,29 @@ def thumbnail(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def write_thumbnail(source: str | Path | StoredImage, folder: Path, name: str) -> Path:
-    """The small picture `folder/name.jpg`, made where it is not there. Raises DataError when it cannot be read."""
-    path = folder / f"{name}.jpg"
-    if not path.is_file():
-        write_atomically(path, thumbnail(open_image(source, at_least=SIDE)))
-    return path
+class Thumbnails:
+    """Small pictures of a manifest's rows in `folder`, one for each distinct picture (`keys`, by row), made when asked.
+
+    `bad` says, with file:row, which pictures cannot be read.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, keys: Sequence[str | None]) -> None:
+        self._folder, self._manifest, self._keys = folder, manifest, keys
+        self._made: dict[str, Path | None] = {}
+        self.bad: list[str] = []
+
+    def __call__(self, row: int) -> Path | None:
+        """The small picture of a row; None where it has none that can be read."""
+        key = self._keys[row]
+        if key is not None and key not in self._made:
+            self._made[key] = self._write(row, self._folder / f"{key}.jpg")
+        return None if key is None else self._made[key]
+
+    def _write(self, row: int, path: Path) -> Path | None:
+        try:
+            if not path.is_file():
+                write_atomically(path, thumbnail(open_image(self._manifest.image_source(row), at_least=SIDE)))
+        except DataError as error:
+            self.bad.append(f"{self._manifest.where(row)}: {error}")
+            return None
+        return path

@@ -3,7 +3,7 @@
 Legend: T distinct texts · M distinct images · Q queries that have a positive · C candidates · D width
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,16 @@ def retrieval(
     Raises:
         DalrError: an embedding is not finite.
     """
-    text, image = unit_rows(text_TD, "text"), unit_rows(image_MD, "image")
+    both = score_both(unit_rows(text_TD, "text"), unit_rows(image_MD, "image"), relevance)
+    return summarised(both, resamples=resamples, seed=seed, note=note)
+
+
+def summarised(
+    both: Mapping[str, QueryScores], *, resamples: int = 1000, seed: int = 0, note: str = ""
+) -> dict[str, Any]:
+    """What `retrieval` returns, of scores that are there (`score_both`)."""
     result: dict[str, Any] = {}
-    for name, scores in _both(text, image, relevance).items():
+    for name, scores in both.items():
         values = {metric: float(figure.mean()) for metric, figure in scores.figures().items()}
         values["median_rank"] = float(np.median(scores.rank))
         drawn = bootstrap(scores.figures(), resamples, seed, scores.rank)
@@ -85,7 +92,7 @@ def retrieval_metrics(text_TD: Array, image_MD: Array, relevance: Relevance) -> 
         `mrr` (the mean of both directions) and `text_to_image.recall@1` and so on, percent but for `median_rank`.
     """
     flat: dict[str, float] = {}
-    for name, scores in _both(unit_rows(text_TD, "text"), unit_rows(image_MD, "image"), relevance).items():
+    for name, scores in score_both(unit_rows(text_TD, "text"), unit_rows(image_MD, "image"), relevance).items():
         flat |= {f"{name}.{metric}": float(figure.mean()) for metric, figure in scores.figures().items()}
         flat[f"{name}.median_rank"] = float(np.median(scores.rank))
     return {"mrr": (flat["text_to_image.mrr"] + flat["image_to_text.mrr"]) / 2, **flat}
@@ -105,7 +112,8 @@ def definition(resamples: int, seed: int) -> str:
     )
 
 
-def _both(text: torch.Tensor, image: torch.Tensor, relevance: Relevance) -> dict[str, QueryScores]:
+def score_both(text: torch.Tensor, image: torch.Tensor, relevance: Relevance) -> dict[str, QueryScores]:
+    """The scores of `text_to_image` and `image_to_text`, of unit rows in the order of `relevance`."""
     if (len(text), len(image)) != (len(relevance.text_rows), len(relevance.image_rows)):
         raise ValueError(
             f"{len(text)} text and {len(image)} image embeddings; relevance has {len(relevance.text_rows)} distinct "

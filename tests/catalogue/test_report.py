@@ -161,7 +161,7 @@ def test_the_heat_map_is_the_mean_of_all_cosines() -> None:
     generator = np.random.default_rng(0)
     texts, images = (unit(generator.normal(size=(size, 8))) for size in (30, 20))
     of_text, of_image = (list(generator.choice(["a", "b", "c"], size)) for size in (30, 20))
-    found = heat_map(Categories("kind", of_text, of_image), texts, images, most=2)
+    found = heat_map(Categories(of_text, of_image), texts, images, most=2)
     assert found is not None
     assert len(found.names) == 2
     for row, first in enumerate(found.names):
@@ -170,7 +170,7 @@ def test_the_heat_map_is_the_mean_of_all_cosines() -> None:
             columns = [at for at, name in enumerate(of_image) if name == second]
             assert found.values[row][column] == pytest.approx((texts[lines] @ images[columns].T).mean(), abs=6e-4)
     assert {found.shade(value) for value in found.range} == {0, 100}
-    assert heat_map(Categories("kind", ["a"] * 30, ["a"] * 20), texts, images) is None
+    assert heat_map(Categories(["a"] * 30, ["a"] * 20), texts, images) is None
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The audit itself: every row with its findings, the probability of a mismatch, a verdict and a reason in words."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,6 +68,12 @@ class AuditedRow:
     def weight(self) -> float:
         """How much training should count it: what a person approved fully, else by the probability that it fits."""
         return 1.0 if self.decision is not None else 1.0 - (self.probability or 0.0)
+
+    def under(self, decision: Decision | None) -> "AuditedRow":
+        """The row as a person decided it, if the decision was made of what it says now."""
+        if decision is None or decision.content != self.content:
+            return self
+        return replace(self, decision=decision, verdict="wrong" if decision.choice == "wrong" else "ok")
 
 
 @dataclass(frozen=True)
@@ -222,21 +228,17 @@ class _Audit:
         verdict: Verdict = "faulty" if told else "ok"
         if probability is not None and probability >= config.doubtful:
             verdict = "wrong" if probability >= config.wrong else "doubtful"
-        decision = self.decisions.get(self.manifest.keys[row])
-        if decision is not None and decision.content == self.contents[row]:
-            verdict = decided(decision)
-        else:
-            decision = None
         names = list(dict.fromkeys(name for name, _ in told))
         reason = "; ".join(words for _, words in told)
         product = int(self.product[row])
         content = self.contents[row]
-        return AuditedRow(row, product, names, reason, probability, fit, scores, verdict, better, content, decision)
+        audited = AuditedRow(row, product, names, reason, probability, fit, scores, verdict, better, content)
+        return audited.under(self.decisions.get(self.manifest.keys[row]))
 
 
-def decided(decision: Decision) -> Verdict:
-    """What a person's decision makes of a row."""
-    return "wrong" if decision.choice == "wrong" else "ok"
+def worst_first(rows: Iterable[AuditedRow]) -> list[AuditedRow]:
+    """The likeliest mismatch first; of one probability, the row that fits worse."""
+    return sorted(rows, key=lambda row: (-(row.probability or 0.0), row.fit or 0.0))
 
 
 def _mismatch(manifest: Manifest, probability: float, scores: dict[str, float], better: int | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.catalogue.audit.config import AuditConfig
-from dalr.catalogue.audit.judging import VERDICTS, AuditedRow, AuditResult
+from dalr.catalogue.audit.judging import VERDICTS, AuditedRow, AuditResult, worst_first
 from dalr.catalogue.audit.memory import STATE
 from dalr.catalogue.audit.truth import compared_with_truth
 from dalr.data.manifest import Manifest
@@ -149,8 +149,7 @@ def cleaned_columns(manifest: Manifest, audited: Sequence[AuditedRow]) -> dict[s
 
 def worst_rows(result: AuditResult) -> list[AuditedRow]:
     """The rows with a finding, the likeliest mismatch first."""
-    found = [row for row in result.rows if row.verdict != "ok"]
-    return sorted(found, key=lambda row: (-(row.probability or 0.0), row.fit or 0.0))
+    return worst_first(row for row in result.rows if row.verdict != "ok")
 
 
 def _told(manifest: Manifest, row: AuditedRow) -> dict[str, Any]:

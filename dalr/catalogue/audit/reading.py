@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dalr.catalogue.audit.judging import AuditedRow, decided
-from dalr.catalogue.audit.memory import Decision, read_decisions
+from dalr.catalogue.audit.judging import AuditedRow, worst_first
+from dalr.catalogue.audit.memory import read_decisions
 from dalr.catalogue.audit.output import CLEANED, SUMMARY, TABLE, cleaned_columns, sheet
 from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
@@ -29,13 +29,13 @@ class Audited:
 
     def findings(self) -> list[AuditedRow]:
         """The rows with a finding, the likeliest mismatch first; what people decided changes nothing of the order."""
-        found = [row for row in self.rows if row.findings]
-        return sorted(found, key=lambda row: (-(row.probability or 0.0), row.fit or 0.0))
+        return worst_first(row for row in self.rows if row.findings)
 
     def with_decisions(self) -> "Audited":
         """The same with the decisions that are on disk now."""
         decisions, _ = read_decisions(self.folder)
-        return replace(self, rows=[_decided(self.manifest, row, decisions) for row in self.rows])
+        keys = self.manifest.keys
+        return replace(self, rows=[row.under(decisions.get(keys[row.row])) for row in self.rows])
 
     def write_cleaned(self) -> Path:
         """Write the manifest of the usable rows, as corrected by people, and return its path.
@@ -83,10 +83,3 @@ def read_audit(folder: str | Path, manifest: Manifest) -> Audited:
     except (OSError, ValueError, KeyError, pa.ArrowException):
         raise UsageError(f"{folder}: is not a finished audit; make one with dalr audit --out {folder}") from None
     return Audited(folder, manifest, summary, rows, table.get("known_wrong")).with_decisions()
-
-
-def _decided(manifest: Manifest, row: AuditedRow, decisions: dict[str, Decision]) -> AuditedRow:
-    decision = decisions.get(manifest.keys[row.row])
-    if decision is None or decision.content != row.content:
-        return row
-    return replace(row, decision=decision, verdict=decided(decision))

@@ -3,14 +3,25 @@
 Every text of a catalogue is escaped.
 """
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 METRIC_NAMES = {"mrr": "MRR", "ndcg@10": "NDCG@10", "map@10": "MAP@10", "median_rank": "median rank"}
 
 
 def render_page(template: str, **values: Any) -> str:
     """The page that a template makes of these values."""
+    page: str = _environment().get_template(template).render(**values)
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+@functools.cache
+def _environment() -> "Environment":
+    """The templates, each compiled once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -23,8 +34,7 @@ def render_page(template: str, **values: Any) -> str:
     environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["metric_name"] = lambda name: METRIC_NAMES.get(name, name)
     environment.filters["duration"] = duration
-    page = environment.get_template(template).render(**values)
-    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+    return environment
 
 
 def duration(seconds: float) -> str:

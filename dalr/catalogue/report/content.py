@@ -29,7 +29,7 @@ from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
 from dalr.evaluation.embeddings import ProgressSink, image_features, text_features
 from dalr.evaluation.relevance import Relevance, relevance
-from dalr.evaluation.retrieval import retrieval, score_queries, unit_rows
+from dalr.evaluation.retrieval import score_both, summarised, unit_rows
 from dalr.model import DualEncoder
 from dalr.run_folder import read_run
 from dalr.training_log import read_log
@@ -138,7 +138,8 @@ def gather_report(
     text_rows, image_rows = measured[related.text_rows], measured[related.image_rows]
     t_TD = unit_rows(texts.embeddings(model, text_rows), "text")
     v_MD = unit_rows(images.embeddings(model, image_rows), "image")
-    scores = score_queries(t_TD, v_MD, related.text_facts, related.image_facts)
+    both = score_both(t_TD, v_MD, related)
+    scores = both["text_to_image"]
     asked = _answered(related)
     categories = None if by is None else _categories(manifest, by, text_rows, image_rows)
     links = _links(related)
@@ -153,7 +154,7 @@ def gather_report(
         attributes=attributes,
         run={"config": record["config"], **record["result"]},
         history=read_log(Path(run) / "log.jsonl"),
-        retrieval=retrieval(t_TD.numpy(), v_MD.numpy(), related),
+        retrieval=summarised(both),
         examples=_examples(manifest, related, (text_rows, image_rows), t_TD, v_MD, scores.rank, asked, queries, seed),
         by=by,
         recall_by=[] if categories is None else category_recall(categories, scores, asked),
@@ -186,7 +187,7 @@ def _categories(manifest: Manifest, column: str, text_rows: Ints, image_rows: In
     counts = Counter(cells[row] for row in image_rows.tolist())
     large = {name for name, count in counts.most_common(MOST_CATEGORIES) if name and count >= LEAST_IN_CATEGORY}
     named = [cell if cell in large else OTHER for cell in cells]
-    return Categories(column, [named[row] for row in text_rows], [named[row] for row in image_rows])
+    return Categories([named[row] for row in text_rows], [named[row] for row in image_rows])
 
 
 def _answered(related: Relevance) -> Ints:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dalr.evaluation.geometry import modality_gap
 from dalr.evaluation.retrieval import QueryScores
 
 Floats = npt.NDArray[np.float32]
@@ -23,7 +24,6 @@ MAP_COLOURS = 8
 class Categories:
     """A column that sorts the rows: the category of each of T texts and M images (`other` for rare ones)."""
 
-    column: str
     of_text: list[str]
     of_image: list[str]
 
@@ -142,10 +142,9 @@ def map_of(
 
 
 def gap(t_TD: Floats, v_MD: Floats, own: npt.NDArray[Any]) -> dict[str, float]:
-    """Distance of the two centroids, and the mean cosine of right pairs (`own`) and of all others."""
-    centres = t_TD.mean(0), v_MD.mean(0)
+    """The modality gap, and the mean cosine of right pairs (`own`) and of all."""
     return {
-        "gap": float(np.linalg.norm(centres[0] - centres[1])),
+        "gap": modality_gap(t_TD, v_MD),
         "right": float(own.mean()),
-        "all": float(centres[0] @ centres[1]),
+        "all": float(t_TD.mean(0) @ v_MD.mean(0)),
     }

@@ -7,11 +7,11 @@ from typing import Any
 from dalr.catalogue.pages import METRIC_NAMES, render_page
 from dalr.catalogue.pages.charts import chart
 from dalr.catalogue.report.content import Report, curve
-from dalr.catalogue.report.pictures import Pictures
+from dalr.catalogue.thumbnails import Thumbnails
 from dalr.errors import UsageError
 from dalr.files import write_atomically
 
-INDEX = "index.html"
+INDEX, PICTURES = "index.html", "pictures"
 METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "median_rank")
 WORST = 12  # findings on the first page
 PAGE = 60  # on each of those behind it
@@ -33,11 +33,16 @@ def write_report(folder: str | Path, report: Report) -> Path:
     Raises UsageError where the folder cannot be written.
     """
     folder = Path(folder)
-    pictures = Pictures(folder, report.manifest, report.image_keys)
+    small = Thumbnails(folder / PICTURES, report.manifest, report.image_keys)
+
+    def picture(row: int) -> str | None:
+        path = small(row)
+        return None if path is None else f"{PICTURES}/{path.name}"
+
     findings = report.audited.findings() if report.audited is not None else []
     pages = [findings[start : start + PAGE] for start in range(0, min(len(findings), PAGE * MOST_PAGES), PAGE)]
     known = report.audited.known_wrong if report.audited is not None else None
-    shared: dict[str, Any] = {"report": report, "picture": pictures, "where": report.manifest.where, "known": known}
+    shared: dict[str, Any] = {"report": report, "picture": picture, "where": report.manifest.where, "known": known}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, page in enumerate(pages, start=1):
