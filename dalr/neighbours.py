@@ -19,11 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from dalr.config import Config
-from dalr.losses import same_group
 
 TILE = 1024
 NULL_PAIRS = 20_000
-NEAR_POOL = 10_000
 LEAST_SAY = 0.02  # how much a row counts among its neighbours that surely does not fit itself
 
 
@@ -81,36 +79,8 @@ class RandomPairs:
         """No pair at all."""
         return cls(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
 
-    @classmethod
-    def near(
-        cls, features_NW: Tensor, ids_NK: Tensor, generator: torch.Generator, folds_N: Tensor, nearest: int = 10
-    ) -> "RandomPairs":
-        """About `NULL_PAIRS` pairs and one a row at least, whose caption is of one of the `nearest` rows by features.
-
-        Both halves are of one fold and of different groups; the nearest are sought among `NEAR_POOL` rows of the fold.
-        """
-        features_NW = _centred(features_NW)
-        pictures, captions = [], []
-        for fold in torch.unique(folds_N):
-            rows = torch.nonzero(folds_N == fold).flatten()
-            pool = rows[torch.randperm(len(rows), generator=generator)[:NEAR_POOL]]
-            for block in _blocks(rows):
-                cosine = features_NW[block] @ features_NW[pool].T
-                near = same_group(ids_NK[block], ids_NK[pool]) | (block[:, None] == pool[None])
-                found = cosine.masked_fill_(near, -1e4).topk(min(nearest, len(pool)), dim=1)
-                for _ in range(max(1, math.ceil(NULL_PAIRS / len(ids_NK)))):
-                    pick = torch.randint(found.indices.shape[1], (len(block), 1), generator=generator)
-                    known = found.values.gather(1, pick)[:, 0] > -1
-                    pictures.append(block[known])
-                    captions.append(pool[found.indices.gather(1, pick)[:, 0]][known])
-        return cls(torch.cat(pictures), torch.cat(captions))
-
     def __len__(self) -> int:
         return len(self.picture_M)
-
-    def and_also(self, others: "RandomPairs") -> "RandomPairs":
-        """These pairs, then the others."""
-        return RandomPairs(torch.cat([self.picture_M, others.picture_M]), torch.cat([self.caption_M, others.caption_M]))
 
 
 def _shuffled(folds_N: Tensor | None, size: int, generator: torch.Generator) -> Tensor:

@@ -76,14 +76,14 @@ def test_the_probability_is_true(share: float) -> None:
         )
         for name, strength, seed in (("neighbours", 3.0, 0), ("cosine", 2.0, 10))
     }
-    calibration = Calibration.fit(evidence, 20000)
+    calibration = Calibration.fit(evidence)
     fit, probability = calibration.judge({name: scores.own_N for name, scores in evidence.items()})
     assert calibration.share == pytest.approx(share, abs=0.03)
     assert calibration_error(probability, wrong) < 0.03
     again = Calibration.from_json(json.loads(json.dumps(calibration.as_json())))
     assert np.array_equal(again.judge({name: scores.own_N for name, scores in evidence.items()})[1], probability)
     if count:
-        alone = Calibration.fit({"cosine": evidence["cosine"]}, 20000).judge({"cosine": evidence["cosine"].own_N})[0]
+        alone = Calibration.fit({"cosine": evidence["cosine"]}).judge({"cosine": evidence["cosine"].own_N})[0]
         assert roc_auc_score(wrong, -fit) > roc_auc_score(wrong, -alone) + 0.01
 
 
@@ -92,7 +92,7 @@ def test_faults_far_better_than_random_are_found_where_they_stand_apart(faults: 
     """Right pairs at 8 ± 1, captions of similar products at 4 ± 1, random pairs at 0 ± 1: none is like a random one."""
     wrong = np.r_[np.ones(faults, bool), np.zeros(4000 - faults, bool)]
     own = torch.cat([normal(faults, 4, 0), normal(4000 - faults, 8, 1)])
-    calibration = Calibration.fit({"cosine": Scores(own, normal(20000, 0, 2))}, 20000)
+    calibration = Calibration.fit({"cosine": Scores(own, normal(20000, 0, 2))})
     probability = calibration.judge({"cosine": own})[1]
     assert (probability[wrong] > 0.5).sum() >= flagged * faults
     assert (probability[~wrong] > 0.5).sum() <= 0.01 * 4000
@@ -109,7 +109,7 @@ def test_right_pairs_of_uneven_scores_are_not_flagged(kind: str) -> None:
         "few": generator.normal(size=60),
     }[kind]
     scores = Scores(torch.from_numpy(own + 8).float(), normal(20000, 0, 2))
-    probability = Calibration.fit({"cosine": scores}, 20000).judge({"cosine": scores.own_N})[1]
+    probability = Calibration.fit({"cosine": scores}).judge({"cosine": scores.own_N})[1]
     assert (probability > 0.5).sum() == 0
 
 
@@ -150,17 +150,19 @@ def test_siblings() -> None:
     assert torch.isnan(scores.null_M).tolist() == [False, True]
 
 
-def test_near_pairs_resemble_and_are_strangers() -> None:
-    generator = torch.Generator().manual_seed(0)
-    kind = torch.arange(300) % 6
-    features = torch.randn(6, 12, generator=generator)[kind] + 0.1 * torch.randn(300, 12, generator=generator)
-    ids = torch.stack([torch.arange(300) // 2, torch.full((300,), -1)], dim=1)
-    folds = (torch.arange(300) // 2) % 2
-    pairs = RandomPairs.near(features, ids, generator, folds, nearest=5)
-    assert len(pairs) >= 300
-    assert bool((kind[pairs.picture_M] == kind[pairs.caption_M]).float().mean() > 0.99)
-    assert not bool((ids[pairs.picture_M, 0] == ids[pairs.caption_M, 0]).any())
-    assert torch.equal(folds[pairs.picture_M], folds[pairs.caption_M])
+def test_evidence_that_says_the_same_counts_once() -> None:
+    wrong = np.r_[np.ones(400, bool), np.zeros(3600, bool)]
+    seen, other = (
+        Scores(torch.cat([normal(400, 0, seed), normal(3600, 2, seed + 1)]), normal(20000, 0, seed + 2))
+        for seed in (0, 10)
+    )
+    twice = Calibration.fit({"a": seen, "b": seen, "c": seen, "d": other})
+    slope = {name: line.slope for name, line in twice.odds.items()}
+    assert slope["a"] + slope["b"] + slope["c"] < 1.5 * slope["d"], "it would be 3 if each counted by itself"
+    found = twice.judge({name: (other if name == "d" else seen).own_N for name in "abcd"})[0]
+    # Added up as they are, the three drown the fourth.
+    drowned = 3 * LogOdds.fit(seen)(seen.own_N) + LogOdds.fit(other)(other.own_N)
+    assert roc_auc_score(wrong, -found) > roc_auc_score(wrong, -drowned) + 0.005
 
 
 def test_folds_are_cut_by_group_and_stay() -> None:

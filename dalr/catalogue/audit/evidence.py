@@ -83,14 +83,9 @@ def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, sh
     """
     text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
     generator = torch.Generator().manual_seed(config.seed)
-    random = RandomPairs.draw(ids_NK, generator, folds_N)
-    null = random.and_also(RandomPairs.near(text_NH, ids_NK, generator, folds_N))
+    null = RandomPairs.draw(ids_NK, generator, folds_N)
     agreement = NeighbourAgreement(text_NH, image_NV, ids_NK, config.neighbours, pairs=null)
-    evidence = {
-        "neighbours": agreement.settled(
-            lambda scores: fit_probability(Scores(scores.own_N, scores.null_M[: len(random)]))[0]
-        )
-    }
+    evidence = {"neighbours": agreement.settled(lambda scores: fit_probability(scores)[0])}
     siblings = sibling_scores(image_NV, _captions(pairs.ids_NK), null, seed=config.seed)
     if bool(torch.isfinite(siblings.own_N).any()):
         evidence["siblings"] = siblings
@@ -102,7 +97,7 @@ def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, sh
             heads.append(trained.head_state())
     if shared or heads:
         evidence["cosine"] = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))
-    judge = Judge(Calibration.fit(evidence, len(random)), heads)
+    judge = Judge(Calibration.fit(evidence), heads)
     return judge, _judged(pairs, folds_N, config, judge, evidence, agreement)
 
 

@@ -1,13 +1,14 @@
 """How probable it is that a caption does not fit its picture: several kinds of evidence, one calibrated probability.
 
 Each kind scores every pair and as many pairs put together at random, the null. How much likelier a score is among the
-catalogue's pairs than among random ones is its log-odds; those of several kinds add up. The probability follows from
-the densities alone: of the pairs with a score, the share π · null / own is there by chance, where π, the share of
+catalogue's pairs than among random ones is its log-odds. Those of several kinds add up with weights, fitted together
+and kept near each other (ridge), since kinds that see the same things must not count twice. The probability follows
+from the densities alone: of the pairs with a score, the share π · null / own is there by chance, where π, the share of
 wrong pairs in all, is the largest that leaves no score with more wrong pairs than pairs. No label is needed.
 
 A caption of a similar product is less wrong than a random one, so this does not count it. A second probability does,
-where such captions stand apart, that is where two normal densities describe the scores better than one skewed and
-heavy-tailed density (Johnson's S_U, by BIC). It is that of the lower of the two, and no more than what is left when
+where such captions stand apart, that is where two or three normal densities describe the scores better than one skewed
+and heavy-tailed density (Johnson's S_U, by BIC). It is that of the lowest of them, and no more than what is left when
 right pairs are spread below their median as far as above it. The larger of the two probabilities holds.
 
 Legend: N pairs · M random pairs · D shared width · V image width
@@ -30,6 +31,8 @@ QUANTILES = (0.1, 0.2, 0.3, 0.5)
 REFERENCES = 5_000
 # Pairs that the mirrored half is taken to have at the lowest score: a few that stand out alone are no finding.
 BENEFIT = 5
+# How strongly the weights of the kinds are held down: a share of the mean logistic loss.
+RIDGE = 0.03
 # Scores that are looked at to tell one kind of pair from two, and how many of them must differ.
 SAMPLE, LEAST_VALUES = 5_000, 50
 
@@ -75,16 +78,12 @@ class Calibration:
     share: float
 
     @classmethod
-    def fit(cls, evidence: Mapping[str, Scores], random: int) -> "Calibration":
-        """From the pairs themselves and the null; see the head of this file.
-
-        The first `random` pairs of the null are what probabilities are measured by; the others, if there are any, are
-        random pairs of things that resemble each other, which teach the weights of the evidence as well.
-        """
-        odds = {name: LogOdds.fit(scores) for name, scores in evidence.items()}
-        nulls = {name: _known(scores.null_M[:random]) for name, scores in evidence.items()}
+    def fit(cls, evidence: Mapping[str, Scores]) -> "Calibration":
+        """From the pairs themselves and the null; see the head of this file."""
+        odds = _weighed({name: LogOdds.fit(scores) for name, scores in evidence.items()}, evidence)
+        nulls = {name: _known(scores.null_M) for name, scores in evidence.items()}
         own = _added(odds, {name: scores.own_N for name, scores in evidence.items()})
-        null = _added(odds, {name: scores.null_M[:random] for name, scores in evidence.items()})
+        null = _added(odds, {name: scores.null_M for name, scores in evidence.items()})
         curves = [_by_chance(own, null), _standing_apart(own)]
         grid = np.unique(np.concatenate([score for score, _ in curves]))
         wrong = np.max([np.interp(grid, *curve) for curve in curves], axis=0)
@@ -119,6 +118,19 @@ class Calibration:
         return cls(odds, null, np.array(values["score"]), np.array(values["probability"]), float(values["share"]))
 
 
+def _weighed(odds: Mapping[str, LogOdds], evidence: Mapping[str, Scores]) -> dict[str, LogOdds]:
+    """The log-odds of each kind times its weight in their sum: logistic regression over all kinds, with a ridge."""
+    from sklearn.linear_model import LogisticRegression
+
+    own = np.stack([odds[name](scores.own_N) for name, scores in evidence.items()], axis=1)
+    null = np.stack([odds[name](scores.null_M) for name, scores in evidence.items()], axis=1)
+    x, target = np.r_[own, null], np.r_[np.ones(len(own)), np.zeros(len(null))]
+    scale = np.maximum(x.std(axis=0), 1e-9)
+    fitted = LogisticRegression(class_weight="balanced", C=1 / (RIDGE * len(x))).fit(x / scale, target)
+    weights = dict(zip(evidence, np.maximum(fitted.coef_[0] / scale, 0.0).tolist(), strict=True))
+    return {name: LogOdds(weights[name] * line.slope, weights[name] * line.intercept) for name, line in odds.items()}
+
+
 def _by_chance(own: Floats, null: Floats) -> tuple[Floats, Floats]:
     """The probability that a pair is as good as random, as a falling curve through (score, probability)."""
     share = min(1.0, min(float(np.mean(own <= np.quantile(null, at))) / at for at in QUANTILES))
@@ -138,7 +150,9 @@ def _standing_apart(own: Floats) -> tuple[Floats, Floats]:
         return np.array([middle]), np.zeros(1)
     single = stats.johnsonsu.fit(sample)
     single_bic = len(single) * np.log(count) - 2 * stats.johnsonsu.logpdf(sample, *single).sum()
-    mixture = GaussianMixture(2, n_init=3, random_state=0).fit(sample[:, None])
+    # Right pairs alone may need two.
+    mixtures = [GaussianMixture(kinds, n_init=3, random_state=0).fit(sample[:, None]) for kinds in (2, 3)]
+    mixture = min(mixtures, key=lambda one: one.bic(sample[:, None]))
     if not mixture.bic(sample[:, None]) < single_bic:
         return np.array([middle]), np.zeros(1)
     mirrored = np.r_[2 * middle - upper, np.full(BENEFIT, lower.min())]
