@@ -23,6 +23,7 @@ SCRIPTS = [
     "compression_results",
     "experts_results",
     "fashion_results",
+    "search_results",
     "simcse_results",
 ]
 

@@ -317,7 +317,8 @@ def test_moved_captions_are_found(tmp_path: Path, folds: int) -> None:
     values["crossfit"]["train"] = {"epochs": 3, "batch_size": 64, "lr": 0.003}  # type: ignore[index]
     config = parse_config(AuditConfig, values)
     model = tiny_model()
-    result = audit_catalogue(model, manifest, config, shared=False)
+    told: list[tuple[int, int]] = []
+    result = audit_catalogue(model, manifest, config, shared=False, progress=lambda *part: told.append(part))
     probability = np.array([row.probability for row in result.rows])
     assert roc_auc_score(wrong, probability) > 0.95
     assert result.share == pytest.approx(wrong.mean(), abs=0.12)
@@ -329,6 +330,9 @@ def test_moved_captions_are_found(tmp_path: Path, folds: int) -> None:
         "the caption fits the picture of products.csv:" in row.reason for row in flagged if row.better is not None
     )
     if folds > 1:
+        steps = [part for part in told if part[1] == told[-1][1]]
+        assert steps[-1][0] == steps[-1][1], "the last thing that takes long is the last fold's training"
+        assert steps == sorted(steps)
         better = [(row.row, row.better) for row in flagged if row.better is not None and wrong[row.row]]
         right = [manifest.texts[a].split()[1] == _colour(tmp_path / f"data/images/{b}.png") for a, b in better]  # type: ignore[union-attr]
         assert len(right) > 30

@@ -18,6 +18,7 @@ from dalr.config import Config
 from dalr.data.groups import connected_components
 from dalr.encoders.heads import HeadConfig
 from dalr.errors import DataError
+from dalr.evaluation.embeddings import ProgressSink
 from dalr.evaluation.parts import project_rows
 from dalr.files import hash_bytes
 from dalr.model import DualEncoder, ModelConfig
@@ -27,6 +28,7 @@ from dalr.objectives.batch import Table
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, frozen_teachers, pair_weights, standardise_heads
+from dalr.training_log import Event
 
 Ints = npt.NDArray[np.int64]
 SMALLEST = 200  # pairs; fewer cannot teach a head
@@ -99,8 +101,9 @@ def train_fold(
     config: CrossfitConfig,
     noise: NoiseConfig,
     seed: int,
+    progress: ProgressSink | None = None,
 ) -> DualEncoder:
-    """The model's towers with heads trained on the chosen pairs."""
+    """The model's towers with heads trained on the chosen pairs; `progress` is called with (step, steps)."""
     torch.manual_seed(seed)
     model = _fresh(pairs.model, config)
     rows = pairs.rows(chosen)
@@ -110,7 +113,12 @@ def train_fold(
     data = TrainingData({"pairs": rows}, batch_size=train.batch_size, seed=seed, fingerprint="crossfit")
     torch.manual_seed(seed)
     objective = build_objective(config.objective, model, pair_weights=weights)
-    Trainer(model, objective, data, train).fit()
+
+    def report(event: Event) -> None:
+        if progress is not None and event["event"] == "step":
+            progress(event["step"], event["total_steps"])
+
+    Trainer(model, objective, data, train, progress=report).fit()
     return model.eval()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, train_fold, with_heads
 from dalr.catalogue.audit.mismatch import Calibration, cosine_scores, sibling_scores
+from dalr.evaluation.embeddings import ProgressSink
 from dalr.losses import same_group
 from dalr.neighbours import LEAST_SAY, NeighbourAgreement, RandomPairs, Scores
 from dalr.noise import fit_probability
@@ -69,7 +70,9 @@ class Judge:
         return list(self.calibration.odds)
 
 
-def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, shared: bool) -> tuple[Judge, Judgement]:
+def judge_pairs(
+    pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, shared: bool, progress: ProgressSink | None = None
+) -> tuple[Judge, Judgement]:
     """Judge N pairs by all that there is.
 
     Args:
@@ -77,6 +80,7 @@ def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, sh
         keys: of the rows, which decide the folds.
         config: see `AuditConfig`.
         shared: whether the model's heads are trained, so that its cosines mean something.
+        progress: called with (done, total) steps of training the folds' heads.
 
     Returns:
         What can judge further pairs of this catalogue, and what was found.
@@ -93,7 +97,12 @@ def judge_pairs(pairs: FrozenPairs, keys: Sequence[str], config: AuditConfig, sh
     if config.folds > 1:
         for fold in range(config.folds):
             others = np.flatnonzero(folds_N.numpy() != fold)
-            trained = train_fold(pairs, others, config.crossfit, config.neighbours, config.seed)
+
+            def report(step: int, steps: int, fold: int = fold) -> None:
+                if progress is not None:
+                    progress(fold * steps + step, config.folds * steps)
+
+            trained = train_fold(pairs, others, config.crossfit, config.neighbours, config.seed, report)
             heads.append(trained.head_state())
     if shared or heads:
         evidence["cosine"] = _cosines(pairs, folds_N, null, config, heads, torch.arange(len(ids_NK)))

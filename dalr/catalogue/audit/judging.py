@@ -126,7 +126,7 @@ def audit_catalogue(
         shared: whether the model's shared space is trained; False compares by neighbours (and folds) alone.
         memory: of an earlier audit; pairs that are as they were then keep what was found of them.
         decisions: of people, by row key; one that was made of another content is stale and left out.
-        progress: called with (done, total) of what is opened or embedded.
+        progress: called with (done, total) of what is opened or embedded, then of the folds' training.
 
     Raises:
         ModelError: a tower is missing. DataError: no row has both a caption and a readable picture.
@@ -172,7 +172,7 @@ def audit_catalogue(
                 judge_more(pairs, keys, config, memory.judge, judgement, np.array(changed, np.int64))
             return audit.result(rows, Memory(made_by, own, memory.judge, judgement), len(changed))
         audit.notes.append(f"{len(changed):,} of {len(rows):,} pairs are new or changed: all were judged anew")
-    judge, judgement = judge_pairs(pairs, keys, config, shared)
+    judge, judgement = judge_pairs(pairs, keys, config, shared, progress)
     return audit.result(rows, Memory(made_by, own, judge, judgement), len(rows))
 
 
