@@ -31,7 +31,7 @@ from dalr.run.training import run_training
 
 LABELS, TRAIN = Path("configs/experts.yaml"), Path("configs/experts-train.yaml")
 SIZES = (100, 300, 1000, 3000)
-SHARES = {"train": 0.4, "dev": 0.2, "test": 0.4}
+SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
 RULES = {
     "hard": ["aggregation.hard_share=1"],
     "mean": ["aggregation.rule=mean"],

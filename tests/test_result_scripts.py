@@ -18,8 +18,10 @@ from dalr.data.scored_pairs import read_scored_pairs
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
+    "adaptation_results",
     "antlm_results",
     "audit_results",
+    "broken_expert_results",
     "compression_results",
     "experts_results",
     "fashion_results",

@@ -1,0 +1,89 @@
+"""Does an encoder that first reads the catalogue's language pair better? MiniLM, adapted in several ways, then `dalr`.
+
+    python scripts/adaptation_results.py --data $DALR_DATA --out runs/adaptation --json assets/results/adaptation.json
+
+Each cell adapts MiniLM by configs/antlm-adapt.yaml with its schedule (all of one length), measures it on the STS
+benchmark's dev part, and trains configs/fashion.yaml with it as the frozen text tower; val reports. Restartable;
+`--finished` runs nothing and prints what is there.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from antlm_results import scaled
+from measured import json_once, print_cells, write_result
+
+from dalr import DualEncoder
+from dalr.antlm.config import LanguageConfig
+from dalr.config import apply_overrides, parse_config, read_yaml
+from dalr.evaluation.sts import sts_dev
+from dalr.run import load_run_config
+from dalr.run.language import run_language_modelling
+from dalr.run.training import run_training
+
+ADAPT, PAIRS = Path("configs/antlm-adapt.yaml"), "configs/fashion.yaml"
+# Shares of the run.
+SCHEDULES = {"none": None, "MLM": "4_MLM", "CLM→MLM": "2_CLM+2_MLM", "AntLM": "1_CLM+2_MLM+1_CLM"}
+WHOLE = 4
+
+
+def main() -> None:
+    """Run what is missing, then print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of fashion/, flickr8k/, models/ and sts/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--epochs", type=float, default=WHOLE, help="of adapting")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--adapt", action="append", default=[], metavar="KEY=VALUE", help="an override of adapting")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of the pairs")
+    parser.add_argument("--finished", action="store_true", help="train nothing, report what is there")
+    options = parser.parse_args()
+
+    found: dict[str, Any] = {}
+    for seed in options.seeds:
+        for name, schedule in SCHEDULES.items():
+            figures = cell(options, schedule, seed)
+            if figures:
+                found.setdefault(name, {})[str(seed)] = figures
+    print_cells({"adapted by": found}, dict.items)
+    if options.json is not None:
+        recipe = {"config": read_yaml(ADAPT), "overrides": options.adapt, "epochs": options.epochs}
+        pairs = {"config": read_yaml(Path(PAIRS)), "overrides": options.set}
+        write_result(options.json, {"adapting": recipe, "pairs": pairs, "schedules": SCHEDULES, "cells": found})
+
+
+def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[str, float]:
+    """Adapt, measure, train on pairs."""
+    encoder, name = read_yaml(ADAPT)["model"]["name"], "none"
+    figures: dict[str, float] = {}
+    if schedule is not None:
+        name = scaled(schedule, options.epochs / WHOLE)
+        out = options.out / f"{name}-{seed}"
+        encoder = str(out)
+        if not options.finished:
+            own = [f"schedule={name}", f"train.seed={seed}"]
+            values = apply_overrides(read_yaml(ADAPT), [*options.adapt, *own])
+            run_language_modelling(parse_config(LanguageConfig, values, str(ADAPT)), out)
+        if not (out / "run.json").is_file():
+            return {}
+        figures |= json.loads((out / "run.json").read_text())["result"]["figures"]
+    dev = json_once(
+        options.out / f"{name}-{seed}-dev.json",
+        options.finished,
+        lambda: sts_dev(DualEncoder.from_pretrained(encoder), options.data / "sts"),
+    )
+    pairs = options.out / f"{name}-{seed}-pairs"
+    if not options.finished:
+        overrides = [*options.set, f"model.text.name={encoder}", f"train.seed={seed}"]
+        run_training(load_run_config(PAIRS, overrides), pairs)
+    if (pairs / "run.json").is_file():
+        val = json.loads((pairs / "run.json").read_text())["result"]["val"]
+        figures |= {f"mrr.{way}": val[way]["mrr"] for way in ("text_to_image", "image_to_text")}
+    return figures | (dev or {})
+
+
+if __name__ == "__main__":
+    main()
