@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", help="instead of the table's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, default=FOLDS)
-    parser.add_argument("--precision", default="auto", help="of the heads' training: auto, fp32 or bf16")
+    parser.add_argument("--precision", default="auto", help="of all training: auto, fp32 or bf16")
     parser.add_argument("--regain", action="store_true", help="train on the audited manifest instead")
     parser.add_argument("--finished", action="store_true", help="compute nothing, report what is there")
     options = parser.parse_args()
@@ -166,6 +166,7 @@ def regained(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[
                             write_rows(options, train, manifest, rows == "audited", seed)
                         overrides = [f"data.train={train}", f"data.root={clean.root}", f"train.seed={seed}"]
                         overrides += ["objective={name: clip}"] if objective == "clip" else []
+                        overrides.append(f"train.precision={options.precision}")
                         run_training(load_run_config(FASHION, overrides), out)
                     if (out / "run.json").is_file():
                         val = json.loads((out / "run.json").read_text())["result"]["val"]

@@ -1,7 +1,8 @@
 """What a search of fashion products finds: by pictures, by captions, by words and by both, over trained models.
 
     python scripts/search_results.py --data $DALR_DATA/fashion --out runs/search \\
-        --model runs/fashion/dalr-0-0 --model runs/fashion/dalr-0-1 --model runs/fashion/dalr-0-2 \\
+        --model runs/audit/regain/0/clean-dalr --model runs/audit/regain/1/clean-dalr \\
+        --model runs/audit/regain/2/clean-dalr \\
         --json assets/results/search.json
 
 The products of val.csv, which no model saw, are embedded and indexed. A query is a colour and a kind of article that
