@@ -8,12 +8,11 @@ benchmark's dev part, and trains configs/fashion.yaml with it as the frozen text
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from antlm_results import scaled
-from measured import json_once, print_cells, write_result
+from measured import json_once, print_cells, run_result, write_result
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -67,9 +66,10 @@ def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[s
             own = [f"schedule={name}", f"train.seed={seed}"]
             values = apply_overrides(read_yaml(ADAPT), [*options.adapt, *own])
             run_language_modelling(parse_config(LanguageConfig, values, str(ADAPT)), out)
-        if not (out / "run.json").is_file():
+        adapted = run_result(out)
+        if adapted is None:
             return {}
-        figures |= json.loads((out / "run.json").read_text())["result"]["figures"]
+        figures |= adapted["figures"]
     dev = json_once(
         options.out / f"{name}-{seed}-dev.json",
         options.finished,
@@ -79,9 +79,9 @@ def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[s
     if not options.finished:
         overrides = [*options.set, f"model.text.name={encoder}", f"train.seed={seed}"]
         run_training(load_run_config(PAIRS, overrides), pairs)
-    if (pairs / "run.json").is_file():
-        val = json.loads((pairs / "run.json").read_text())["result"]["val"]
-        figures |= {f"mrr.{way}": val[way]["mrr"] for way in ("text_to_image", "image_to_text")}
+    trained = run_result(pairs)
+    if trained is not None:
+        figures |= {f"mrr.{way}": trained["val"][way]["mrr"] for way in ("text_to_image", "image_to_text")}
     return figures | (dev or {})
 
 

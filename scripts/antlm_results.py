@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measured import json_once, print_cells, write_result
+from measured import json_once, print_cells, run_result, write_result
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -104,9 +104,9 @@ def cell(options: argparse.Namespace, text: Path, preset: str, schedule: str, se
         own = [f"data.paths=['{text}']", f"model.new.preset={preset}", f"schedule={schedule}", f"train.seed={seed}"]
         values = apply_overrides(read_yaml(CONFIG), [*options.set, *own])
         run_language_modelling(parse_config(LanguageConfig, values, str(CONFIG)), out)
-    if not (out / "run.json").is_file():
+    result = run_result(out)
+    if result is None:
         return {}
-    result = json.loads((out / "run.json").read_text())["result"]
     figures: dict[str, Any] = {"steps": result["steps"], "seconds": result["seconds"], **result["figures"]}
 
     def blimp() -> dict[str, Any]:

@@ -11,14 +11,13 @@ manifest and measures what it regains on the validation part. Restartable; `--fi
 
 import argparse
 import csv
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells, write_result
+from measured import json_once, print_cells, run_result, write_result
 
 from dalr import DualEncoder
 from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
@@ -168,9 +167,9 @@ def regained(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[
                         overrides += ["objective={name: clip}"] if objective == "clip" else []
                         overrides.append(f"train.precision={options.precision}")
                         run_training(load_run_config(FASHION, overrides), out)
-                    if (out / "run.json").is_file():
-                        val = json.loads((out / "run.json").read_text())["result"]["val"]
-                        figures = {way: val[way]["mrr"] for way in ("text_to_image", "image_to_text")}
+                    result = run_result(out)
+                    if result is not None:
+                        figures = {way: result["val"][way]["mrr"] for way in ("text_to_image", "image_to_text")}
                         yield f"fashion, random, {share:.0%}", f"{rows}, {objective}", seed, figures
 
 

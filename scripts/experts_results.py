@@ -10,12 +10,11 @@ them. Restartable; `--finished` runs nothing and prints what is there.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells, write_result
+from measured import json_once, print_cells, run_result, write_result
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -75,9 +74,11 @@ def main() -> None:
                     out = options.out / name / f"{size}-{rule.replace(' ', '-')}-{seed}"
                     if not options.finished:
                         train(options, rule, encoder, labelled(options, rule, size, seed), seed, out)
-                    figures = measured(options, str(out), out) if (out / "run.json").is_file() else None
-                    if figures is not None:
-                        found[name].setdefault(f"{size} {rule}", {})[str(seed)] = {**figures, **kept(out)}
+                    result = run_result(out)
+                    figures = None if result is None else measured(options, str(out), out)
+                    if result is not None and figures is not None:
+                        taken = {"alpha": result["alpha"], "steps": result["steps"]}
+                        found[name].setdefault(f"{size} {rule}", {})[str(seed)] = {**figures, **taken}
     print_cells(found, dict.items)
     if options.json is not None:
         configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
@@ -154,12 +155,6 @@ def measured(options: argparse.Namespace, model: str, folder: Path) -> dict[str,
         )
         found = {**found, **({"sts": sts["avg"]} if sts is not None else {})}
     return found
-
-
-def kept(out: Path) -> dict[str, float]:
-    """Of the share of the way that was taken, and how far training went."""
-    result = json.loads((out / "run.json").read_text())["result"]
-    return {"alpha": result["alpha"], "steps": result["steps"]}
 
 
 if __name__ == "__main__":

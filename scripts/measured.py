@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.files import write_json
+from dalr.run_folder import read_run
 
 
 def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
@@ -21,6 +22,12 @@ def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
     value = make()
     write_json(path, value)
     return value
+
+
+def run_result(out: Path) -> dict[str, Any] | None:
+    """How a training ended, from its run folder; None where it has not."""
+    result: dict[str, Any] | None = (read_run(out) or {}).get("result")
+    return result
 
 
 def write_result(path: Path, values: dict[str, Any]) -> None:
