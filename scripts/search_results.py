@@ -12,6 +12,7 @@ looking at every row.
 """
 
 import argparse
+import csv
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -64,9 +65,11 @@ def joined(options: argparse.Namespace, train: Manifest, val: Manifest) -> Manif
     """All products as one catalogue."""
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "all.csv"
-    rows = [(one.keys, one.images, one.texts) for one in (train, val)]
-    lines = [f'{key},{image},"{text}"' for part in rows for key, image, text in zip(*part, strict=True)]
-    path.write_text("\n".join(["id,image,title", *lines]) + "\n", encoding="utf-8")
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "image", "title"])
+        for one in (train, val):
+            writer.writerows(zip(one.keys, one.images, one.texts, strict=True))
     return Manifest.load(path, COLUMNS.model_copy(update={"root": str(options.data)}))
 
 
