@@ -10,14 +10,13 @@ manifest and measures what it regains on the validation part. Restartable; `--fi
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells, run_result, write_result
+from measured import json_once, print_cells, run_result, write_result, write_titles
 
 from dalr import DualEncoder
 from dalr.catalogue.audit import AuditConfig, audit_catalogue, write_audit
@@ -180,11 +179,7 @@ def write_rows(options: argparse.Namespace, path: Path, manifest: Manifest, audi
         result = audit_catalogue(fashion_model(), manifest, config, shared=False)
         write_audit(path.parent, manifest, result, config, "plain encoders")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "image", "title"])
-        writer.writerows(zip(manifest.keys, manifest.images, manifest.texts, strict=True))
+    write_titles(path, manifest)
 
 
 if __name__ == "__main__":

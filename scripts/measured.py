@@ -1,5 +1,6 @@
 """What the scripts that fill tables share: figures kept in files, and their spread over seeds."""
 
+import csv
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dalr.data.manifest import Manifest
 from dalr.files import write_json
 from dalr.run_folder import read_run
 
@@ -28,6 +30,16 @@ def run_result(out: Path) -> dict[str, Any] | None:
     """How a training ended, from its run folder; None where it has not."""
     result: dict[str, Any] | None = (read_run(out) or {}).get("result")
     return result
+
+
+def write_titles(path: Path, *manifests: Manifest) -> None:
+    """The rows of some catalogues as one: a CSV with the columns id, image and title."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "image", "title"])
+        for manifest in manifests:
+            writer.writerows(zip(manifest.keys, manifest.images, manifest.texts, strict=True))
 
 
 def write_result(path: Path, values: dict[str, Any]) -> None:

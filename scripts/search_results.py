@@ -12,7 +12,6 @@ looking at every row.
 """
 
 import argparse
-import csv
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import print_cells, write_result
+from measured import print_cells, write_result, write_titles
 
 from dalr import DualEncoder
 from dalr.catalogue.embed import embed_catalogue
@@ -63,13 +62,8 @@ def main() -> None:
 
 def joined(options: argparse.Namespace, train: Manifest, val: Manifest) -> Manifest:
     """All products as one catalogue."""
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "all.csv"
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "image", "title"])
-        for one in (train, val):
-            writer.writerows(zip(one.keys, one.images, one.texts, strict=True))
+    write_titles(path, train, val)
     return Manifest.load(path, COLUMNS.model_copy(update={"root": str(options.data)}))
 
 

@@ -31,7 +31,7 @@ QUANTILES = (0.1, 0.2, 0.3, 0.5)
 REFERENCES = 5_000
 # Pairs that the mirrored half is taken to have at the lowest score: a few that stand out alone are no finding.
 BENEFIT = 5
-# How strongly the weights of the kinds are held down: a share of the mean logistic loss.
+# How strongly the weights of the kinds are held down: half of it times their squares joins the mean logistic loss.
 RIDGE = 0.03
 # Scores that are looked at to tell one kind of pair from two, and how many of them must differ.
 SAMPLE, LEAST_VALUES = 5_000, 50
@@ -67,8 +67,8 @@ class LogOdds:
 class Calibration:
     """From scores to the probability of a mismatch: a falling curve through (`score`, `probability`).
 
-    `null` is mean and deviation of each kind of evidence over random pairs, `share` of all pairs is expected to be
-    mismatched.
+    `odds` are those of each kind of evidence times its weight in their sum, `null` its mean and deviation over random
+    pairs; `share` of all pairs is expected to be mismatched.
     """
 
     odds: dict[str, LogOdds]
