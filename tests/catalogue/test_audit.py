@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +338,16 @@ def test_moved_captions_are_found(tmp_path: Path, folds: int) -> None:
         right = [manifest.texts[a].split()[1] == _colour(tmp_path / f"data/images/{b}.png") for a, b in better]  # type: ignore[union-attr]
         assert len(right) > 30
         assert np.mean(right) > 0.7
+
+
+def test_one_product_alone_is_not_compared(tmp_path: Path) -> None:
+    path, _ = planted(tmp_path / "data")
+    manifest = Manifest.load(path)
+    alone = replace(manifest, group=["p1"] * len(manifest))
+    result = audit_catalogue(tiny_model(), alone, AuditConfig(), shared=False)
+    assert any("there is no other to compare them with" in note for note in result.notes)
+    assert result.share is None
+    assert all(row.probability is None for row in result.rows)
 
 
 def _colour(path: Path) -> str:

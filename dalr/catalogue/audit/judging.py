@@ -164,6 +164,9 @@ def audit_catalogue(
     settings = config.model_dump(mode="json", include={"folds", "seed", "neighbours", "crossfit"})
     made_by = hash_json([settings, shared, model.fingerprint("text"), model.fingerprint("image")])
     pairs = _pairs(model, manifest, texts, images, rows)
+    if bool(((pairs.ids_NK == pairs.ids_NK[0]) & (pairs.ids_NK >= 0)).all(0).any()):
+        audit.notes.append("all rows are one product, or have one caption: there is no other to compare them with")
+        return audit.result(rows, None, 0)
     keys, own = [manifest.keys[row] for row in rows], [contents[row] for row in rows]
     if memory is not None and memory.made_by == made_by:
         judgement, changed = memory.carried(own)
