@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dalr.config import nearest
 from dalr.data.groups import group_ids
 from dalr.data.manifest import Manifest
 from dalr.data.streams import MixedStreams, Stream, process_slice
@@ -17,9 +18,19 @@ from dalr.errors import DataError
 from dalr.features import embed_images, embed_texts, image_keys
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
-from dalr.objectives import Batch, Features, Kind, Pixels, Rows, Tokens
-from dalr.objectives.batch import Column
-from dalr.teachers import TeacherConfig, teacher_rows
+from dalr.objectives import (
+    AlignmentObjective,
+    Batch,
+    Features,
+    Kind,
+    ObjectiveConfig,
+    Pixels,
+    Rows,
+    Tokens,
+    build_objective,
+)
+from dalr.objectives.batch import Column, Table
+from dalr.teachers import AttributeRows, TeacherConfig, teacher_rows
 
 Progress = Callable[[int, int], None]
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
@@ -152,21 +163,52 @@ def add_teachers(
 
     `manifest` gives the photos of image teachers; None where the rows are texts alone, which have no use for them.
     """
-    text = [Features(teacher_rows(teacher, texts, cache)) for teacher in teachers if teacher.side == "text"]
-    image = [
-        Features(
-            teacher_rows(
-                teacher,
-                range(len(manifest)),
-                cache,
-                open_image=manifest.open_image,
-                keys=photo_keys(manifest),
-            )
+    taught: dict[str, list[Features]] = {"text": [], "image": []}
+    for teacher in teachers:
+        if teacher.columns and (manifest is not None or teacher.side == "text"):
+            found: Table = AttributeRows(_attributes(teacher, manifest))
+        elif teacher.side == "text":
+            found = teacher_rows(teacher, texts, cache)
+        elif manifest is not None:
+            keys = photo_keys(manifest)
+            found = teacher_rows(teacher, range(len(manifest)), cache, open_image=manifest.open_image, keys=keys)
+        else:
+            continue
+        taught[teacher.side].append(Features(found))
+    return frozen_teachers(replace(rows, text_teachers=tuple(taught["text"]), image_teachers=tuple(taught["image"])))
+
+
+def _attributes(teacher: TeacherConfig, manifest: Manifest | None) -> list[list[Any]]:
+    if manifest is None:
+        raise DataError(
+            f"teachers: {teacher.name} knows products, and some batches are texts alone; set its side to image, or "
+            "leave out the texts (data.corpus, data.mix)"
         )
-        for teacher in teachers
-        if teacher.side == "image" and manifest is not None
-    ]
-    return frozen_teachers(replace(rows, text_teachers=tuple(text), image_teachers=tuple(image)))
+    for name in teacher.columns:
+        if name not in manifest.columns:
+            raise DataError(
+                f"teachers: {manifest.source} has no column of attributes '{name}'; "
+                f"{nearest(name, list(manifest.columns))}"
+            )
+    return [manifest.columns[name] for name in teacher.columns]
+
+
+def taught_objective(
+    config: ObjectiveConfig,
+    model: DualEncoder,
+    rows: Mapping[Kind, Rows],
+    teachers: Sequence[TeacherConfig],
+    weights: PairWeights | None,
+) -> AlignmentObjective:
+    """The objective for rows that have these teachers: told how wide and how weighty they are."""
+    first = np.zeros(1, np.int64)
+    text = next(iter(rows.values())).text_teachers
+    shares: dict[str, list[float]] = {
+        side: [teacher.weight for teacher in teachers if teacher.side == side]
+        for side in {teacher.side for teacher in teachers}
+    }
+    widths = [int(teacher.take(first, first).shape[1]) for teacher in text]
+    return build_objective(config, model, pair_weights=weights, teacher_widths=widths, teacher_weights=shares)
 
 
 def frozen_teachers(rows: Rows) -> Rows:
@@ -177,11 +219,14 @@ def frozen_teachers(rows: Rows) -> Rows:
 
 
 def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
-    """Pair weights of the paired rows, from the teachers' embeddings where both sides have one."""
+    """Pair weights of the paired rows, from each side's first teacher that looks at it, where both have one."""
     if rows is None:
         return None
-    text = rows.text_teachers[0].array if rows.text_teachers else None
-    image = rows.image_teachers[0].array if rows.image_teachers else None
+    # Attributes say nothing of whether this caption fits this photo.
+    text, image = (
+        next((teacher.array for teacher in side if not isinstance(teacher.array, AttributeRows)), None)
+        for side in (rows.text_teachers, rows.image_teachers)
+    )
     return build_pair_weights(config, text, image, rows.ids_NK)
 
 

@@ -14,7 +14,11 @@ from dalr.simcse.stages import merged
 from tests.test_configs import check_whole
 
 ROOT = Path(__file__).parents[1]
-BASES = {"sentences": "simcse-2tier.yaml", "language": "antlm-encoder.yaml", "experts": "experts.yaml"}
+BASES = {
+    "sentences": ["simcse-2tier.yaml"],
+    "language": ["antlm-encoder.yaml"],
+    "experts": ["experts.yaml", "fashion.yaml"],
+}
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = [
     pytest.param(page.stem, kind, code, id=f"{page.stem}-{kind}-{number}")
@@ -27,8 +31,9 @@ BLOCKS = [
 def test_a_block_works(page: str, kind: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "yaml":
         monkeypatch.setenv("DALR_DATA", "data")
-        base = yaml.safe_load((ROOT / "configs" / BASES[page]).read_text())
-        check_whole(merged(base, yaml.safe_load(code)))
+        part = yaml.safe_load(code)
+        bases = [yaml.safe_load((ROOT / "configs" / name).read_text()) for name in BASES[page]]
+        check_whole(merged(next((base for base in bases if part.keys() <= base.keys()), bases[0]), part))
     else:
         monkeypatch.chdir(tmp_path)
         exec(compile(code, "docs", "exec"), {})

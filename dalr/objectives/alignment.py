@@ -32,9 +32,12 @@ def build_objective(
     *,
     pair_weights: PairWeights | None = None,
     teacher_widths: Sequence[int] = (),
+    teacher_weights: Mapping[str, Sequence[float]] | None = None,
 ) -> "AlignmentObjective":
     """The objective of `config` for `model`; ConfigError where the model lacks what a term needs."""
-    return AlignmentObjective(config, model, pair_weights=pair_weights, teacher_widths=teacher_widths)
+    return AlignmentObjective(
+        config, model, pair_weights=pair_weights, teacher_widths=teacher_widths, teacher_weights=teacher_weights
+    )
 
 
 class AlignmentObjective(Objective):
@@ -46,6 +49,7 @@ class AlignmentObjective(Objective):
         pair_weights: running weights of the training pairs (`noise.py`), or None.
         teacher_widths: of the text teachers' embeddings, for the term `embedding`: a teacher of the text tower's own
             width is met as it is, one of another width through a learned projection.
+        teacher_weights: the share of each teacher by side, `text` and `image`; a side that is not there has equal ones.
     """
 
     def __init__(
@@ -55,9 +59,11 @@ class AlignmentObjective(Objective):
         *,
         pair_weights: PairWeights | None = None,
         teacher_widths: Sequence[int] = (),
+        teacher_weights: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.teacher_weights = dict(teacher_weights or {})
         self.pair_weights = pair_weights
         self.kinds = config.kinds
         self._require_model(model)
@@ -140,7 +146,7 @@ class AlignmentObjective(Objective):
         config = self.config
         weight = self._weights(embeddings, batch)
         tile = config.tile or (None if len(batch) <= DENSE_ROWS else TILE_ROWS)
-        text_teacher = TeacherRows(batch.text_teachers) if batch.text_teachers else None
+        text_teacher = self._similarities(batch.text_teachers, "text")
         common: dict[str, Any] = {"group": batch.ids_BK, "tile": tile}
         parts: dict[str, Tensor] = {}
         # The terms read the same cosines and group masks: each is computed once.
@@ -170,6 +176,9 @@ class AlignmentObjective(Objective):
         known_B: Tensor = self.pair_weights(batch.index_B)
         return batch.weight_B * known_B
 
+    def _similarities(self, teachers: Sequence[Tensor], side: str) -> TeacherRows | None:
+        return TeacherRows(teachers, self.teacher_weights.get(side)) if teachers else None
+
     def _info(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:
         common = {**common, "temperature": self.config.temperature}
         if "positive" not in embeddings or batch.target_B is not None:
@@ -195,12 +204,14 @@ class AlignmentObjective(Objective):
     def _embedding(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
         if not batch.text_teachers or len(batch.text_teachers) != len(self.projections):
             raise ConfigError("objective.embedding: needs a text teacher; name one in 'teachers'")
-        return torch.stack(
+        errors = torch.stack(
             [
                 losses.embedding_mse(project(embeddings["z1"]), teacher_BD, weight=batch.weight_B)
                 for project, teacher_BD in zip(self.projections, batch.text_teachers, strict=True)
             ]
-        ).mean()
+        )
+        weights = self.teacher_weights.get("text")
+        return errors.mean() if weights is None else errors @ errors.new_tensor(weights) / sum(weights)
 
     def _at_widths(self, loss: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> Tensor:
         """The loss, or its mean over the widths of `matryoshka` and the full one."""
@@ -268,10 +279,10 @@ class AlignmentObjective(Objective):
         if text_teacher is not None:
             temperature = config.soft_temperature
             halves.append(losses.soft_alignment(p_BD, v_BD, text_teacher, teacher_temperature=temperature, **common))
-        if batch.image_teachers:
+        image_teacher = self._similarities(batch.image_teachers, "image")
+        if image_teacher is not None:
             temperature = config.image_teacher_temperature or config.soft_temperature
-            teacher = TeacherRows(batch.image_teachers)
-            halves.append(losses.soft_alignment(v_BD, p_BD, teacher, teacher_temperature=temperature, **common))
+            halves.append(losses.soft_alignment(v_BD, p_BD, image_teacher, teacher_temperature=temperature, **common))
         if not halves:
             raise ConfigError(
                 "objective.soft_cross: needs a teacher; freeze a tower (its features then serve), or name one in "

@@ -20,13 +20,21 @@ from dalr.evaluation.parts import Part, retrieval_evaluator
 from dalr.evaluation.sts import pairs_dev, sts_dev
 from dalr.files import hash_json
 from dalr.model import DualEncoder
-from dalr.objectives import Kind, Objective, ObjectiveConfig, Rows, build_objective
+from dalr.objectives import Kind, Objective, ObjectiveConfig, Rows
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
 from dalr.schedule import Restarts
 from dalr.train_config import TrainConfig
 from dalr.trainer import TrainData
-from dalr.training_data import TrainingData, add_teachers, pair_rows, pair_weights, photo_keys, standardise_heads
+from dalr.training_data import (
+    TrainingData,
+    add_teachers,
+    pair_rows,
+    pair_weights,
+    photo_keys,
+    standardise_heads,
+    taught_objective,
+)
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -84,9 +92,7 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     standardise_heads(model, rows)
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None
     torch.manual_seed(config.train.seed)
-    taught = next(iter(rows.values())).text_teachers
-    widths = [int(teacher.take(np.zeros(1, np.int64), np.zeros(1, np.int64)).shape[1]) for teacher in taught]
-    objective = build_objective(config.objective, model, pair_weights=weights, teacher_widths=widths)
+    objective = taught_objective(config.objective, model, rows, config.teachers, weights)
     pictures = model.image is not None
     if val is not None and pictures and not len(val.pairs()):
         raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")

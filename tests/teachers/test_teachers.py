@@ -3,6 +3,7 @@
 Invariants
 - A teacher's rows are what its own encoder gives, with its own tokenizer, whatever another teacher's is.
 - What the cache holds is not run again; each distinct item is run once.
+- Products are alike by the share of attributes in which they agree, counted here by hand.
 - An image that cannot be read and a teacher that has nothing to teach are refused by name.
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 from tiny_catalogue import draw_photo
 
 from dalr.config import parse_config
@@ -24,7 +26,7 @@ from dalr.encoders import (
     build_text_encoder,
 )
 from dalr.errors import ConfigError, DataError, ModelError
-from dalr.teachers import TeacherConfig, teacher_rows
+from dalr.teachers import AttributeRows, TeacherConfig, teacher_rows
 
 TEXTS = ["a red dress", "a blue shoe", "an old lamp", "a red dress"]
 
@@ -83,5 +85,17 @@ def test_what_cannot_teach_is_refused(tmp_path: Path) -> None:
         parse_config(TeacherConfig, {"name": "new"})
     with pytest.raises(ConfigError, match="weight"):
         parse_config(TeacherConfig, {"name": "a", "weight": 0})
+    with pytest.raises(ConfigError, match="'attributes:colour,' lacks a column"):
+        parse_config(TeacherConfig, {"name": "attributes:colour,"})
     with pytest.raises(ModelError, match="no such folder"):
         teacher_rows(TeacherConfig(name=str(tmp_path / "nothing")), TEXTS)
+
+
+def test_attributes_agree_by_their_share() -> None:
+    rows = AttributeRows([["Shoe", "shoe ", "Shirt", None], ["red", "blue", "Red", float("nan")]])
+    assert rows.shape == (4, 4)
+    assert np.allclose(cosine_similarity(rows[np.arange(3)]), [[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]])
+    # A product that has no value agrees with nothing, not even with another such one.
+    assert not rows[np.array([3])].any()
+    with pytest.raises(DataError, match="no row has a value in any of the columns"):
+        AttributeRows([[None, " "]])

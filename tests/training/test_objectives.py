@@ -2,20 +2,29 @@
 
 Invariants: every profile names only terms that exist and is saved in full; every method trains on a real model and
 lowers its own loss; a weight of 0 leaves its term out; on texts alone the cross-modal terms are absent and every
-parameter in training still has a gradient; what a method needs and lacks is told by its config key.
+parameter in training still has a gradient; what a method needs and lacks is told by its config key; teachers count by
+their weights, and attributes of a catalogue are one.
 """
 
+import csv
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_catalogue import tiny_catalogue, tiny_model, write_manifest
 
 from dalr.config import parse_config
-from dalr.errors import ConfigError
+from dalr.data.manifest import DataConfig, Manifest
+from dalr.errors import ConfigError, DataError
 from dalr.model import DualEncoder, ModelConfig
+from dalr.noise import NoiseConfig
 from dalr.objectives import Batch, Features, ObjectiveConfig, Rows, Step, Tokens, build_objective
 from dalr.objectives.config import PROFILES
+from dalr.teachers import TeacherConfig
+from dalr.training_data import add_teachers, pair_rows, pair_weights
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cup", "chair", "lamp")]
 METHODS: list[dict[str, Any]] = [
@@ -169,8 +178,6 @@ def test_what_is_lacking_is_told_by_its_key(values: dict[str, Any], train: str, 
 
 
 def test_a_term_without_its_teacher_is_told_by_its_key() -> None:
-    from dataclasses import replace
-
     model = model_of()
     rows = replace(rows_of(model), text_teachers=(), image_teachers=())
     for name in ("soft_cross", "rank"):
@@ -178,6 +185,63 @@ def test_a_term_without_its_teacher_is_told_by_its_key() -> None:
         objective = build_objective(config(name="dalr", pair_weights=False, **weights), model)
         with pytest.raises(ConfigError, match=name):
             Step(model, objective)(batch_of(rows))
+
+
+@pytest.mark.parametrize(
+    ("side", "weights"), [("text", {"soft_cross": 1, "embedding": 1}), ("image", {"soft_cross": 1})]
+)
+def test_teachers_count_by_their_weights(side: str, weights: dict[str, Any]) -> None:
+    model, generator = model_of(dropout=0.0), np.random.default_rng(1)
+    rows = rows_of(model)
+    teachers = [Features(generator.normal(size=(len(rows), 4)).astype(np.float32)) for _ in range(2)]
+    values = {"soft_intra": 0, "rank": 0, "sentence_head": "none", **weights}
+
+    def total(shares: dict[str, list[float]], *of: Features) -> float:
+        told = rows_with(rows, side, of)
+        objective = build_objective(
+            config(name="dalr", pair_weights=False, **values), model, teacher_widths=[4] * 2, teacher_weights=shares
+        )
+        for projection in objective.projections:
+            torch.nn.init.ones_(projection.weight)
+            torch.nn.init.zeros_(projection.bias)
+        return Step(model, objective).eval()(batch_of(told))[0].total.item()
+
+    first, second = teachers
+    alone = total({}, first, first)
+    assert total({side: [1.0, 0.0]}, first, second) == pytest.approx(alone, rel=1e-5)
+    assert total({side: [3.0, 3.0]}, first, second) == pytest.approx(total({}, first, second), rel=1e-5)
+    assert total({side: [3.0, 1.0]}, first, second) == pytest.approx(total({side: [1.0, 3.0]}, second, first), rel=1e-5)
+    assert abs(total({side: [3.0, 1.0]}, first, second) - total({}, first, second)) > 1e-4
+
+
+def rows_with(rows: Rows, side: str, teachers: tuple[Features, ...]) -> Rows:
+    return replace(rows, text_teachers=teachers) if side == "text" else replace(rows, image_teachers=teachers)
+
+
+def test_attributes_teach_products_and_not_texts_alone(tmp_path: Path) -> None:
+    catalogue = tiny_catalogue(tmp_path)
+    with open(catalogue, newline="", encoding="utf-8") as stream:
+        header, *cells = csv.reader(stream)
+    kinds = ["dress", "dress", "shoe", "shoe", *["bag"] * 10]
+    write_manifest(tmp_path, [[*row, kind] for row, kind in zip(cells, kinds, strict=True)], [*header, "kind"])
+    manifest, rows = pair_rows(Manifest.load(str(catalogue), DataConfig()), tiny_model(), cache=tmp_path / "cache")
+    named = TeacherConfig(name="attributes: kind", side="image", weight=2)
+    taught = add_teachers([named], rows, [], manifest, None)
+    found = taught.batch("pairs", np.arange(5), np.arange(5)).image_teachers[0]
+    assert torch.equal(found @ found.T, torch.tensor([[float(a == b) for b in kinds[:5]] for a in kinds[:5]]))
+    # Whether a caption fits its photo, attributes do not know: weights by neighbours are not from them.
+    words, noise = TeacherConfig(name="lexical:words"), NoiseConfig(neighbours=2)
+    for image_teachers, by_neighbours in (([], True), ([named], False)):
+        told = add_teachers([words, *image_teachers], rows, [text or "" for text in manifest.texts], manifest, None)
+        weights = pair_weights(noise, told)
+        assert weights is not None
+        assert weights.has_prior is by_neighbours
+    texts = Rows(rows.ids_NK, rows.weight_N, text=rows.text)
+    assert not add_teachers([named], texts, [], None, None).image_teachers
+    with pytest.raises(DataError, match="some batches are texts alone; set its side to image"):
+        add_teachers([named.model_copy(update={"side": "text"})], texts, [], None, None)
+    with pytest.raises(DataError, match=r"products.csv has no column of attributes 'kin'; did you mean 'kind'\?"):
+        add_teachers([TeacherConfig(name="attributes:kin")], rows, [], manifest, None)
 
 
 @pytest.mark.slow
