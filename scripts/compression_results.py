@@ -21,8 +21,8 @@ from dalr import DualEncoder
 from dalr.data.texts import read_corpus
 from dalr.evaluation.compression import in_int8, truncated
 from dalr.evaluation.leaks import LeakCheck, LeakConfig, chosen
-from dalr.evaluation.sentences import SentenceModel, StoredSentences
-from dalr.evaluation.sts import read_sets, score_sets
+from dalr.evaluation.sentences import SentenceModel, StoredSentences, embed_sentences
+from dalr.evaluation.sts import read_sets, score_sets, sentences_of
 
 SHARES = (2, 4, 8)
 
@@ -45,7 +45,7 @@ def main() -> None:
     for entry in options.model:
         name, _, source = entry.partition("=")
         for form, model in forms(source, corpus if name in options.fit else [], options.cache):
-            scores = score_sets(model, sets, dropped)
+            scores = score_sets(sets, embed_sentences(model, sentences_of(sets)), dropped)
             kept = {task: value for task, value in scores.items() if isinstance(value, float)}
             found.setdefault(name, {}).setdefault(form, []).append(kept)
             print(f"{name:24}{form:20}{kept['avg']:7.2f}", flush=True)

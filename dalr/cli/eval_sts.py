@@ -44,7 +44,8 @@ def sts(
     (the same), pairs (how many), dev and files (name: spearman, pearson, pairs), dropped (file: rows), aggregate.
     """
     from dalr.errors import UsageError
-    from dalr.evaluation.sts import TASKS, read_sets, score_sets
+    from dalr.evaluation.sentences import embed_sentences
+    from dalr.evaluation.sts import TASKS, read_sets, score_sets, sentences_of
 
     if data is None and not pairs:
         raise UsageError("nothing to measure on: give --data FOLDER of the STS sets, --pairs FILE, or both")
@@ -54,7 +55,8 @@ def sts(
     sets, dropped = read_sets(data, chosen, pairs or (), low=low, high=high)
     encoder = load_sentence_model(model, device, truncate_dim=truncate_dim, int8=int8, cache=cache)
     with bar("embedding sentences") as progress:
-        found = score_sets(encoder, sets, dropped, aggregate, progress)  # type: ignore[arg-type]
+        embedded = embed_sentences(encoder, sentences_of(sets), progress)
+    found = score_sets(sets, embedded, dropped, aggregate)  # type: ignore[arg-type]
     if json_output:
         print_json(found)
         return

@@ -7,7 +7,7 @@ and "weighted" average the correlations of the subsets, plainly or by their pair
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,7 +72,7 @@ def evaluate_sts(
         DalrError: an embedding is not finite.
     """
     sets, dropped = read_sets(folder, tasks, files, low=low, high=high)
-    return score_sets(model, sets, dropped, aggregate, progress)
+    return score_sets(sets, embed_sentences(model, sentences_of(sets), progress), dropped, aggregate)
 
 
 def read_sets(
@@ -97,18 +97,17 @@ def read_sets(
     return sets, dict(dropped)
 
 
+def sentences_of(sets: Mapping[str, Subsets]) -> Iterator[str]:
+    """All sentences of all sets, repeated ones too."""
+    return (text for subsets in sets.values() for pairs in subsets.values() for text in (*pairs.first, *pairs.second))
+
+
 def score_sets(
-    model: SentenceModel,
-    sets: Mapping[str, Subsets],
-    dropped: Mapping[str, int],
-    aggregate: Aggregate = "all",
-    progress: ProgressSink | None = None,
+    sets: Mapping[str, Subsets], embedded: Embedded, dropped: Mapping[str, int], aggregate: Aggregate = "all"
 ) -> dict[str, Any]:
-    """`evaluate_sts` on what `read_sets` has read."""
+    """`evaluate_sts` on what `read_sets` has read, its sentences embedded."""
     if aggregate not in get_args(Aggregate):
         raise UsageError(f"aggregate {aggregate!r}; expected one of {', '.join(get_args(Aggregate))}")
-    every = (text for subsets in sets.values() for pairs in subsets.values() for text in (*pairs.first, *pairs.second))
-    embedded = embed_sentences(model, every, progress)
     measured = {name: _measured(embedded, subsets, aggregate) for name, subsets in sets.items()}
     tests = {name: found for name, found in measured.items() if name in TASKS}
     spearmans, pearsons = ({name: found[kind] for name, found in tests.items()} for kind in ("spearman", "pearson"))

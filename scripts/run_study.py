@@ -1,0 +1,303 @@
+"""A study: methods × settings × seeds as a grid of `dalr train` runs, measured alike, compared and written down.
+
+    python scripts/make_study_data.py --data $DALR_DATA --out runs/study/data
+    python scripts/run_study.py configs/study/sentences.yaml --out runs/study --json assets/results/study.json
+
+Restartable: a finished cell is not run again, a killed one goes on where it stopped, and one whose config has changed
+is refused. `--shard 0/4` runs a quarter of the cells, on one of four machines that see the same folder; `--finished`
+runs nothing and writes what is there; `--dry-run` checks every cell's config and prints its command. After each cell
+OUT/table.md says what is known so far.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from measured import json_once, run_result, write_result
+from pydantic import Field, model_validator
+from study_tables import compare, tables
+
+from dalr import DualEncoder
+from dalr.config import Config, load_config, read_yaml
+from dalr.data.manifest import DataConfig, Manifest
+from dalr.data.scored_pairs import joined
+from dalr.errors import DalrError, UsageError
+from dalr.evaluation.catalogue import evaluate_retrieval
+from dalr.evaluation.geometry import sentence_geometry
+from dalr.evaluation.sentences import cosines, embed_sentences
+from dalr.evaluation.sts import read_sets, read_task, score_sets, sentences_of
+from dalr.evaluation.transfer import evaluate_transfer
+from dalr.files import write_atomically, write_json
+from dalr.objectives import ObjectiveConfig
+from dalr.run import RunConfig, load_run_config
+from dalr.run.training import run_training
+
+TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
+ALIKE = 4.0  # the score in 0 … 5 from which a pair of the STS benchmark counts as alike (Gao et al. 2021)
+
+
+class Retrieval(Config):
+    """The manifest and its part in which photos and captions are looked for; `root` as in a run's data."""
+
+    manifest: str
+    root: str | None = None
+    split: str | None = None
+
+
+class Study(Config):
+    """A grid of trainings of one config.
+
+    `methods` and `settings` are overrides under a name; in them `{out}` is the study's folder and `{seed}` the seed.
+    Every method is run in every setting with every seed. `ablate` names a method of which each term is also left out,
+    taken alone beside `info`, halved and doubled. `baseline` is what differences are taken from. `measures` are what
+    is measured of each cell beside the metric that selects its weights; `data` holds sts/ and transfer/.
+    """
+
+    config: str
+    seeds: list[int] = Field(min_length=1)
+    methods: dict[str, list[str]] = Field(min_length=1)
+    settings: dict[str, list[str]] = Field(default={"only": []}, min_length=1)
+    ablate: str | None = None
+    baseline: str
+    measures: list[Literal["sts", "transfer", "geometry", "retrieval"]] = Field(default=["sts"])
+    data: str
+    retrieval: Retrieval | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Study":
+        for key, name in (("baseline", self.baseline), ("ablate", self.ablate)):
+            if name is not None and name not in self.methods:
+                raise ValueError(f"{key}: '{name}' is none of the methods ({', '.join(self.methods)})")
+        for name in (*self.methods, *self.settings):
+            if not re.fullmatch(r"[\w.+]+", name):
+                raise ValueError(f"'{name}' names a folder: use letters, digits, _, . and +")
+        if "retrieval" in self.measures and self.retrieval is None:
+            raise ValueError("retrieval: name the manifest to measure on, or leave it out of measures")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid."""
+
+    setting: str
+    method: str
+    seed: int
+    config: str
+    overrides: tuple[str, ...]
+    out: Path
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `dalr`."""
+        return ["train", self.config, *self.overrides, "--out", str(self.out)]
+
+    def parsed(self) -> RunConfig:
+        """Its config; ConfigError where it is none."""
+        return load_run_config(self.config, self.overrides)
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="YAML of the study")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cells' run folders")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="every N-th cell, from number I")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of the study")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--finished", action="store_true", help="train nothing, report what is there")
+    parser.add_argument("--dry-run", action="store_true", help="check the cells and print their commands")
+    options = parser.parse_args()
+    try:
+        study = load_config(Study, options.study, options.set)
+        every = list(cells(study, options.out))
+        for cell in every:
+            try:
+                cell.parsed()
+            except DalrError as error:
+                raise UsageError(f"{options.study}: {cell.setting}, {cell.method}: {error}") from None
+        own = sharded(every, options.shard)
+    except DalrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if options.dry_run:
+        print("\n".join(shlex.join(["dalr", *cell.arguments]) for cell in own))
+        return
+
+    failed = {}
+    for number, cell in enumerate(own, start=1):
+        try:
+            if not options.finished:
+                train(cell)
+            figures = measured(cell, study, options.finished)
+        except DalrError as error:
+            failed[str(cell.out)] = str(error)
+            print(f"{cell.out}: {error}", file=sys.stderr, flush=True)
+            continue
+        if figures and not options.finished:
+            print(f"{number}/{len(own)} {cell.out}: {json.dumps(summary(figures))}", flush=True)
+            write_atomically(options.out / "table.md", tables(found_in(every, study), study.baseline))
+
+    found = found_in(every, study)
+    differences = compare(found, options.resamples)
+    table = tables(found, study.baseline, differences)
+    print(table)
+    if found:
+        write_atomically(options.out / "table.md", table)
+    if options.json is not None:
+        for entry in found:
+            entry.pop("cosines")
+            entry["command"] = str(entry["command"]).replace(os.environ.get("DALR_DATA") or "\0", "$DALR_DATA")
+        recipe = {"study": read_yaml(options.study), "overrides": options.set, "config": read_yaml(study.config)}
+        write_result(options.json, {**recipe, "differences": differences, "cells": found, "failed": failed})
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(own)} cells failed; run it again, what is finished is kept")
+
+
+def cells(study: Study, out: Path) -> Iterator[Cell]:
+    """The whole grid, seed by seed, so that a part of it is already a comparison."""
+    methods = {**study.methods, **(ablations(study) if study.ablate else {})}
+    for seed in study.seeds:
+        for setting, common in study.settings.items():
+            for method, own in methods.items():
+                filled = [text.replace("{out}", str(out)).replace("{seed}", str(seed)) for text in (*common, *own)]
+                overrides = (*filled, f"train.seed={seed}")
+                yield Cell(setting, method, seed, study.config, overrides, out / setting / f"{method}-{seed}")
+
+
+def ablations(study: Study) -> dict[str, list[str]]:
+    """Each term of the ablated method left out, alone beside `info`, halved and doubled."""
+    name = str(study.ablate)
+    own = study.methods[name]
+    objective: ObjectiveConfig = load_run_config(study.config, own).objective
+    weights = {term: getattr(objective, term) for term in TERMS if getattr(objective, term)}
+    found = {}
+    for term, weight in weights.items():
+        found[f"{name}.{term}.off"] = [*own, f"objective.{term}=0"]
+        if term != "info":
+            others = [f"objective.{other}=0" for other in weights if other not in (term, "info")]
+            found[f"{name}.{term}.alone"] = [*own, *others]
+        found[f"{name}.{term}.half"] = [*own, f"objective.{term}={weight / 2:g}"]
+        found[f"{name}.{term}.double"] = [*own, f"objective.{term}={weight * 2:g}"]
+    return found
+
+
+def sharded(every: list[Cell], shard: str) -> list[Cell]:
+    """The cells of `I/N`."""
+    match = re.fullmatch(r"(\d+)/([1-9]\d*)", shard)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UsageError(f"--shard {shard}: expected I/N with I from 0 to N - 1, such as 0/4")
+    return every[int(match[1]) :: int(match[2])]
+
+
+def train(cell: Cell) -> None:
+    """Train in a process of its own, so that its memory can be told; where it is finished, check that it is the same.
+
+    Raises DalrError with what the process said where it fails.
+    """
+    if run_result(cell.out) is None:
+        cell.out.parent.mkdir(parents=True, exist_ok=True)
+        said = cell.out.with_name(f"{cell.out.name}.log")
+        began = time.perf_counter()
+        with open(said, "w", encoding="utf-8") as log:
+            process = subprocess.Popen([sys.executable, "-m", "dalr", *cell.arguments], stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            last = said.read_text(encoding="utf-8").strip().splitlines()[-1:]
+            raise DalrError(f"dalr train ended with {process.returncode}: {' '.join(last)} (all of it: {said})")
+        seconds = round(time.perf_counter() - began, 1)
+        # Linux counts in KiB; of a run that was killed before, this is the last part alone.
+        write_json(cell.out / "cost.json", {"seconds": seconds, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
+    run_training(cell.parsed(), cell.out)
+
+
+def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
+    """Everything about a finished cell, each measure taken once; nothing where it is not finished."""
+    result = run_result(cell.out)
+    if result is None:
+        return {}
+    config, data = cell.parsed(), Path(study.data)
+    loaded: list[DualEncoder] = []
+
+    def model() -> DualEncoder:
+        if not loaded:
+            loaded.append(DualEncoder.from_pretrained(cell.out))
+        return loaded[0]
+
+    def sts() -> dict[str, Any]:
+        sets, dropped = read_sets(data / "sts")
+        embedded = embed_sentences(model(), sentences_of(sets))
+        kept: dict[str, Any] = {}
+        for task, subsets in sets.items():
+            whole = joined(subsets.values())
+            kept[task] = cosines(embedded(whole.first), embedded(whole.second)).astype(np.float32)
+            kept[f"{task}.gold"] = np.array(whole.score, np.float32)
+        np.savez_compressed(cell.out / "cosines.npz", **kept)
+        return score_sets(sets, embedded, dropped)
+
+    def geometry() -> dict[str, Any]:
+        return sentence_geometry(model(), read_task(data / "sts", "STSB-dev")[0][""], ALIKE)
+
+    def transfer() -> dict[str, Any]:
+        return evaluate_transfer(model(), data / "transfer")
+
+    def retrieval() -> dict[str, Any]:
+        assert study.retrieval is not None
+        manifest = Manifest.load(study.retrieval.manifest, DataConfig(root=study.retrieval.root))
+        return evaluate_retrieval(model(), manifest.part(study.retrieval.split) if study.retrieval.split else manifest)
+
+    makers = {"sts": sts, "transfer": transfer, "geometry": geometry, "retrieval": retrieval}
+    # A model whose objective looks at no image has no shared space to look in.
+    wanted = [name for name in study.measures if name != "retrieval" or config.objective.uses_images]
+    figures = {name: json_once(cell.out / f"{name}.json", only_read, makers[name]) for name in wanted}
+    cost = json_once(cell.out / "cost.json", True, dict) or {}
+    examples = result["steps"] * config.train.batch_size / result["seconds"]
+    return {
+        "setting": cell.setting,
+        "method": cell.method,
+        "seed": cell.seed,
+        "command": shlex.join(["dalr", *cell.arguments]),
+        "dev": result["best"],
+        "steps": result["steps"],
+        "cost": {**cost, "examples_per_second": round(examples, 1)},
+        "leaks": result["leaks"],
+        **{name: value for name, value in figures.items() if value is not None},
+    }
+
+
+def found_in(every: list[Cell], study: Study) -> list[dict[str, Any]]:
+    """The figures of all cells that have them, also of other shards, with the cosines of their STS pairs."""
+    found = []
+    for cell in every:
+        figures = measured(cell, study, only_read=True)
+        if figures:
+            path = cell.out / "cosines.npz"
+            arrays = dict(np.load(path, allow_pickle=False)) if path.is_file() else {}
+            found.append({**figures, "cosines": arrays})
+    return found
+
+
+def summary(figures: dict[str, Any]) -> dict[str, float]:
+    """The few numbers of a finished cell that a person waits for."""
+    shown = {"dev": figures["dev"], "seconds": figures["cost"].get("seconds")}
+    if "sts" in figures:
+        shown["sts"] = figures["sts"]["avg"]
+    if "transfer" in figures:
+        shown["transfer"] = figures["transfer"]["avg7"]
+    return shown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The study's runner: `scripts/run_study.py`.
+
+Invariants: the shards are the grid, each cell once; what is ablated is each term of the method, off, alone, halved and
+doubled, and every such cell is a config; a study that names what is not there is refused by its key; a difference
+that is there is found and one that is not is not, the same pairs drawn for both methods; a cell that fails costs itself
+alone; a finished cell is not run again, a changed one is refused, and run anew it gives the same numbers; the shipped
+studies are configs.
+"""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STUDIES = [path for path in sorted((ROOT / "configs/study").glob("*.yaml")) if "methods" in path.read_text()]
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.chdir(ROOT)
+    return importlib.import_module("run_study")
+
+
+def call(study: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["run_study.py", *arguments])
+    try:
+        study.main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    return 0
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_is_a_grid_of_configs(
+    study: Any, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("DALR_DATA", "data")
+    assert call(study, monkeypatch, str(path), "--out", "runs/none", "--dry-run") == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == len(set(commands)) > 1
+    parts = []
+    for shard in range(3):
+        call(study, monkeypatch, str(path), "--out", "runs/none", "--dry-run", "--shard", f"{shard}/3")
+        parts.append(capsys.readouterr().out.splitlines())
+    assert sorted(line for part in parts for line in part) == sorted(commands)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def write(tmp_path: Path, **values: Any) -> Path:
+    whole = {
+        "config": str(ROOT / "configs/study/student.yaml"),
+        "seeds": [0],
+        "baseline": "simcse",
+        "methods": {"simcse": ["objective={name: simcse}"], "dalr": ["objective={name: dalr, profile: paper}"]},
+        "data": "data",
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**whole, **values}, sort_keys=False))
+    return path
+
+
+def test_every_term_is_ablated(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALR_DATA", "data")
+    read = study.load_config(study.Study, write(tmp_path, ablate="dalr"))
+    cells = {cell.method: cell.parsed().objective for cell in study.cells(read, tmp_path)}
+    whole = cells["dalr"]
+    weights = {term: getattr(whole, term) for term in study.TERMS}
+    assert all(weights.values())
+    for term, weight in weights.items():
+        for name, factor in (("off", 0), ("half", 0.5), ("double", 2)):
+            found = {other: getattr(cells[f"dalr.{term}.{name}"], other) for other in study.TERMS}
+            assert found == pytest.approx({**weights, term: weight * factor})
+    alone = {term: getattr(cells["dalr.rank.alone"], term) for term in study.TERMS}
+    assert alone == {**dict.fromkeys(study.TERMS, 0), "info": whole.info, "rank": whole.rank}
+    assert len(cells) == 2 + 4 * len(weights) - 1
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"baseline": "simsce"}, "baseline: 'simsce' is none of the methods (simcse, dalr)"),
+        ({"methods": {"a b": []}, "baseline": "a b"}, "'a b' names a folder"),
+        ({"measures": ["retrieval"]}, "retrieval: name the manifest"),
+        ({"methods": {"simcse": ["objective.nam=dalr"]}}, "only, simcse: "),
+        ({"methods": {"simcse": ["objective.nam=dalr"]}}, "unknown key 'objective.nam'"),
+        ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    study: Any, values: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("DALR_DATA", "data")
+    assert call(study, monkeypatch, str(write(tmp_path, **values)), "--out", str(tmp_path / "out")) == 2
+    assert says in capsys.readouterr().err
+    assert call(study, monkeypatch, str(write(tmp_path)), "--out", str(tmp_path / "out"), "--shard", "3/3") == 2
+    assert "--shard 3/3: expected I/N" in capsys.readouterr().err
+
+
+def test_a_difference_is_found_where_there_is_one(study: Any) -> None:
+    from study_tables import compare
+
+    draw = np.random.default_rng(0)
+    gold = draw.uniform(0, 5, 400)
+    noise = {name: draw.normal(size=(3, 400)) for name in ("same", "other")}
+
+    def cell(method: str, seed: int, spread: float, of: str) -> dict[str, Any]:
+        cosines = {"A": gold + spread * noise[of][seed], "A.gold": gold}
+        return {"setting": "only", "method": method, "seed": seed, "cosines": cosines}
+
+    methods = {"base": (2.0, "same"), "equal": (2.0, "other"), "better": (1.5, "same"), "twin": (2.0, "same")}
+    found = [cell(method, seed, *how) for method, how in methods.items() for seed in range(3)]
+    differences = compare(found, 200)["only"]
+    better, equal, twin = (differences[name]["base"] for name in ("better", "equal", "twin"))
+    assert better["low"] > 0
+    assert better["p"] == pytest.approx(0.01)
+    assert differences["base"]["better"]["difference"] == -better["difference"]
+    assert equal["low"] < 0 < equal["high"]
+    assert equal["p"] > 0.05
+    # The same pairs and seeds are drawn for both.
+    assert (twin["difference"], twin["low"], twin["high"], twin["p"]) == (0, 0, 0, 1)
+
+
+@pytest.mark.data
+def test_a_small_study_on_real_sentences(
+    study: Any, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    flickr = data_dir / "flickr8k"
+    captions = (flickr / "captions_without_images.txt").read_text().splitlines()[:300]
+    photos = tmp_path / "photos.csv"
+    photos.write_text("\n".join((flickr / "captions.csv").read_text().splitlines()[:121]))
+    (tmp_path / "corpus.txt").write_text("\n".join(captions))
+    student = "{name: new, train: full, max_length: 16, new: {layers: 1, width: 16, heads: 2, vocab_size: 300}}"
+    small = [
+        f"data.corpus={tmp_path / 'corpus.txt'}",
+        f"data.train={photos}",
+        f"data.root={flickr}",
+        f"model.text={student}",
+        "teachers=[{name: 'lexical:words', side: text}]",
+        "train.steps=4",
+        "train.evaluate_every=null",
+        "train.batch_size=16",
+    ]
+    values: dict[str, Any] = {
+        "settings": {"small": small},
+        "measures": ["sts", "geometry", "retrieval"],
+        "data": str(data_dir),
+        "retrieval": {"manifest": str(photos), "root": str(flickr), "split": "train"},
+    }
+    path = write(tmp_path, **values)
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    arguments = (str(path), "--out", str(out), "--json", str(result), "--resamples", "20")
+    assert call(study, monkeypatch, *arguments) == 0, capsys.readouterr().err
+    written = json.loads(result.read_text())
+    simcse, dalr = written["cells"]
+    assert simcse["command"].startswith(f"dalr train {ROOT}/configs/study/student.yaml")
+    assert str(data_dir) not in simcse["command"]
+    assert "$DALR_DATA/flickr8k" in simcse["command"]
+    assert "retrieval" not in simcse
+    assert dalr["retrieval"]["text_to_image"]["queries"] > 50
+    assert dalr["cost"]["peak_memory_gib"] > 0.1
+    told = written["differences"]["small"]["dalr"]["simcse"]
+    assert told["difference"] == pytest.approx(dalr["sts"]["avg"] - simcse["sts"]["avg"], abs=0.01)
+    table = (out / "table.md").read_text()
+    assert f"| dalr | 1 | {dalr['sts']['STS12']:.2f} |" in table
+    assert f"{dalr['geometry']['uniformity']:.2f}" in table
+
+    # A finished cell is not run again; one that is gone comes back the same; one that cannot run costs itself alone.
+    before = (out / "small/simcse-0/run.json").stat().st_mtime_ns
+    shutil.rmtree(out / "small/dalr-0")
+    methods = yaml.safe_load(path.read_text())["methods"]
+    broken = {"broken": ["objective={name: rankcse}", "teachers=[]"], **methods}
+    assert call(study, monkeypatch, str(write(tmp_path, **values, methods=broken)), *arguments[1:]) == 1
+    assert "small/broken-0: dalr train ended with 2: " in capsys.readouterr().err
+    again = json.loads(result.read_text())
+    assert (out / "small/simcse-0/run.json").stat().st_mtime_ns == before
+    assert [cell["sts"] for cell in again["cells"]] == [simcse["sts"], dalr["sts"]]
+    assert list(again["failed"]) == [str(out / "small/broken-0")]
+    values["settings"] = {"small": [*small, "train.steps=5"]}
+    assert call(study, monkeypatch, str(write(tmp_path, **values)), *arguments[1:]) == 1
+    assert capsys.readouterr().err.count("train.steps: 4 → 5") == 2
