@@ -27,12 +27,10 @@ from dalr.run import load_run_config
 from dalr.run.assembly import load_parts
 from dalr.run.training import run_training
 from dalr.run_folder import read_run
-from dalr.teachers import AttributeRows
 from dalr.training_data import pair_rows
 
 CONFIG = "configs/fashion.yaml"
 DIRECTIONS = ("text_to_image", "image_to_text")
-ATTRIBUTES = ("gender", "article_type", "colour", "season", "usage")
 WIDE = ["model.text_head.hidden=2048", "model.image_head.hidden=2048", "train.epochs=30"]
 # What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all, and
 # the two wide ones are alike.
@@ -63,16 +61,11 @@ def cell_overrides(recipe: Sequence[str], out: Path, share: float, seed: int, de
     return [*recipe, f"data.shuffle_captions={share}", f"train.seed={seed}", *measured_on_dev]
 
 
-def query_figures(out: Path) -> dict[str, np.ndarray]:
-    """What every val (or dev) query of a finished cell scores; kept beside the cell.
-
-    By direction the reciprocal rank, and as DIRECTION_graded the nDCG@10 whose gains are the share of ATTRIBUTES in
-    which query and candidate agree, so that a right kind in a wrong colour counts for something.
-    """
-    kept = out / "query_figures.npz"
+def reciprocal_ranks(out: Path) -> dict[str, np.ndarray]:
+    """The reciprocal rank of every val (or dev) query of a finished cell, by direction; kept beside the cell."""
+    kept = out / "reciprocal_ranks.npz"
     if not kept.exists():
         import torch
-        from sklearn.metrics import ndcg_score
 
         record = json.loads((out / "run.json").read_text())
         config = load_run_config(CONFIG, record["overrides"])
@@ -82,18 +75,13 @@ def query_figures(out: Path) -> dict[str, np.ndarray]:
         part = Part(*pair_rows(measured, model))
         found = part_relevance(part)
         text, image = (torch.from_numpy(rows) for rows in embed_part(model, part, found))
-        attributes = AttributeRows([part.manifest.columns[name] for name in ATTRIBUTES])
-        gains = attributes[found.text_rows] @ attributes[found.image_rows].T
-        cosines = (text @ image.T).numpy()
         np.savez(
             kept,
             text_to_image=1 / score_queries(text, image, found.text_facts, found.image_facts).rank,
             image_to_text=1 / score_queries(image, text, found.image_facts, found.text_facts).rank,
-            text_to_image_graded=[ndcg_score(g[None], c[None], k=10) for g, c in zip(gains, cosines, strict=True)],
-            image_to_text_graded=[ndcg_score(g[None], c[None], k=10) for g, c in zip(gains.T, cosines.T, strict=True)],
         )
     with np.load(kept) as arrays:
-        return dict(arrays)
+        return {name: arrays[name] for name in DIRECTIONS}
 
 
 def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 2000) -> dict[str, float]:
@@ -113,16 +101,16 @@ def paired_difference(a: Sequence[np.ndarray], b: Sequence[np.ndarray], resample
     }
 
 
-def table(cells: Sequence[dict[str, Any]], measure: str = "mrr") -> str:
-    """The cells as Markdown: mean ± sd of a measure over seeds, text→image / image→text."""
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """The cells as Markdown: mean ± sd of MRR over seeds, text→image / image→text."""
     shares = sorted({cell["shuffled"] for cell in cells})
     lines = ["| method | " + " | ".join(f"{share:.0%} shuffled" for share in shares) + " |"]
     lines.append("|---" * (len(shares) + 1) + "|")
     for method in dict.fromkeys(cell["method"] for cell in cells):
         row = [method]
         for share in shares:
-            mine = [cell[measure] for cell in cells if cell["method"] == method and cell["shuffled"] == share]
-            values = [[figure[direction] for figure in mine] for direction in DIRECTIONS]
+            mine = [cell["mrr"] for cell in cells if cell["method"] == method and cell["shuffled"] == share]
+            values = [[mrr[direction] for mrr in mine] for direction in DIRECTIONS]
             row.append(" / ".join(f"{np.mean(v):.1f} ± {np.std(v, ddof=len(v) > 1):.1f}" for v in values if v))
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
@@ -156,11 +144,9 @@ def main() -> None:
                 record = json.loads((out / "run.json").read_text())
                 if record.get("overrides") != overrides:
                     write_json(out / "run.json", {**record, "overrides": overrides})
-                own = query_figures(out)
+                own = reciprocal_ranks(out)
                 ranks.setdefault((method, share), {})[seed] = own
-                figures = {name: round(100 * float(values.mean()), 2) for name, values in own.items()}
-                mrr = {direction: figures[direction] for direction in DIRECTIONS}
-                graded = {direction: figures[f"{direction}_graded"] for direction in DIRECTIONS}
+                mrr = {direction: round(100 * float(own[direction].mean()), 2) for direction in DIRECTIONS}
                 quoted = " ".join(f"'{override}'" for override in overrides)
                 cells.append(
                     {
@@ -170,13 +156,11 @@ def main() -> None:
                         "command": f"dalr train {CONFIG} {quoted} --out {out}",
                         "seconds": result.seconds,
                         "mrr": mrr,
-                        "graded_ndcg@10": graded,
                         "val": result.val and {direction: result.val[direction] for direction in DIRECTIONS},
                     }
                 )
-                shown, by_attributes = (" / ".join(f"{v:.2f}" for v in each.values()) for each in (mrr, graded))
-                line = f"{method:12} {share:4.0%} seed {seed}: MRR {shown}, graded nDCG@10 {by_attributes}"
-                print(f"{line}  ({result.seconds:.0f} s)", flush=True)
+                shown = " / ".join(f"{value:.2f}" for value in mrr.values())
+                print(f"{method:12} {share:4.0%} seed {seed}: {shown}  ({result.seconds:.0f} s)", flush=True)
 
     # The dev parts of two seeds are different queries: only val can be compared query by query.
     differences: dict[str, dict[str, dict[str, float]]] = {}
@@ -190,7 +174,7 @@ def main() -> None:
                 )
                 for direction in DIRECTIONS
             }
-    print(table(cells), table(cells, "graded_ndcg@10"), sep="\n\n")
+    print(table(cells))
     for name, both in differences.items():
         shown = "  ".join(f"{d}: {v['difference']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]" for d, v in both.items())
         print(f"{name} against {options.baseline}: {shown}")
@@ -198,8 +182,7 @@ def main() -> None:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         ).stdout.strip()
-        summary = {"commit": commit, "config": CONFIG, "baseline": options.baseline}
-        summary |= {"table": table(cells).splitlines(), "graded": table(cells, "graded_ndcg@10").splitlines()}
+        summary = {"commit": commit, "config": CONFIG, "baseline": options.baseline, "table": table(cells).splitlines()}
         write_json(options.write, {**summary, "differences": differences, "cells": cells})
 
 

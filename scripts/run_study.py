@@ -19,39 +19,24 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from measured import json_once, run_result, write_result
 from pydantic import Field, model_validator
-from study_tables import compare, tables
+from study_measures import MEASURES, OF_IMAGES, Measured, Retrieval
+from study_tables import DIRECTIONS, compare, tables
 
-from dalr import DualEncoder
 from dalr.config import Config, load_config, read_yaml
-from dalr.data.manifest import DataConfig, Manifest
-from dalr.data.scored_pairs import joined
 from dalr.errors import DalrError, UsageError
-from dalr.evaluation.catalogue import evaluate_retrieval
-from dalr.evaluation.geometry import sentence_geometry
-from dalr.evaluation.sentences import cosines, embed_sentences
-from dalr.evaluation.sts import read_sets, read_task, score_sets, sentences_of
-from dalr.evaluation.transfer import evaluate_transfer
 from dalr.files import write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
 from dalr.run.training import run_training
 
 TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
-ALIKE = 4.0  # the score in 0 … 5 from which a pair of the STS benchmark counts as alike (Gao et al. 2021)
-
-
-class Retrieval(Config):
-    """The manifest and its part in which photos and captions are looked for; `root` as in a run's data."""
-
-    manifest: str
-    root: str | None = None
-    split: str | None = None
 
 
 class Study(Config):
@@ -69,9 +54,9 @@ class Study(Config):
     settings: dict[str, list[str]] = Field(default={"only": []}, min_length=1)
     ablate: str | None = None
     baseline: str
-    measures: list[Literal["sts", "transfer", "geometry", "retrieval"]] = Field(default=["sts"])
+    measures: list[Literal["sts", "transfer", "geometry", "retrieval", "graded"]] = Field(default=["sts"])
     data: str
-    retrieval: Retrieval | None = None
+    retrieval: Retrieval = Retrieval()
 
     @model_validator(mode="after")
     def _check(self) -> "Study":
@@ -81,8 +66,8 @@ class Study(Config):
         for name in (*self.methods, *self.settings):
             if not re.fullmatch(r"[\w.+]+", name):
                 raise ValueError(f"'{name}' names a folder: use letters, digits, _, . and +")
-        if "retrieval" in self.measures and self.retrieval is None:
-            raise ValueError("retrieval: name the manifest to measure on, or leave it out of measures")
+        if "graded" in self.measures and not self.retrieval.attributes:
+            raise ValueError("retrieval.attributes: name the columns that graded looks at, or leave it out of measures")
         return self
 
 
@@ -157,7 +142,7 @@ def main() -> None:
         write_atomically(options.out / "table.md", table)
     if options.json is not None:
         for entry in found:
-            entry.pop("cosines")
+            entry.pop("scores")
             entry["command"] = str(entry["command"]).replace(os.environ.get("DALR_DATA") or "\0", "$DALR_DATA")
         recipe = {"study": read_yaml(options.study), "overrides": options.set, "config": read_yaml(study.config)}
         write_result(options.json, {**recipe, "differences": differences, "cells": found, "failed": failed})
@@ -228,40 +213,17 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     result = run_result(cell.out)
     if result is None:
         return {}
-    config, data = cell.parsed(), Path(study.data)
-    loaded: list[DualEncoder] = []
+    config = cell.parsed()
+    loaded = Measured(cell.out, config, Path(study.data), study.retrieval)
 
-    def model() -> DualEncoder:
-        if not loaded:
-            loaded.append(DualEncoder.from_pretrained(cell.out))
-        return loaded[0]
+    def measure(name: str) -> dict[str, Any]:
+        figures, scores = MEASURES[name](loaded)
+        if scores:
+            np.savez_compressed(cell.out / f"{name}.npz", allow_pickle=False, **scores)
+        return figures
 
-    def sts() -> dict[str, Any]:
-        sets, dropped = read_sets(data / "sts")
-        embedded = embed_sentences(model(), sentences_of(sets))
-        kept: dict[str, Any] = {}
-        for task, subsets in sets.items():
-            whole = joined(subsets.values())
-            kept[task] = cosines(embedded(whole.first), embedded(whole.second)).astype(np.float32)
-            kept[f"{task}.gold"] = np.array(whole.score, np.float32)
-        np.savez_compressed(cell.out / "cosines.npz", **kept)
-        return score_sets(sets, embedded, dropped)
-
-    def geometry() -> dict[str, Any]:
-        return sentence_geometry(model(), read_task(data / "sts", "STSB-dev")[0][""], ALIKE)
-
-    def transfer() -> dict[str, Any]:
-        return evaluate_transfer(model(), data / "transfer")
-
-    def retrieval() -> dict[str, Any]:
-        assert study.retrieval is not None
-        manifest = Manifest.load(study.retrieval.manifest, DataConfig(root=study.retrieval.root))
-        return evaluate_retrieval(model(), manifest.part(study.retrieval.split) if study.retrieval.split else manifest)
-
-    makers = {"sts": sts, "transfer": transfer, "geometry": geometry, "retrieval": retrieval}
-    # A model whose objective looks at no image has no shared space to look in.
-    wanted = [name for name in study.measures if name != "retrieval" or config.objective.uses_images]
-    figures = {name: json_once(cell.out / f"{name}.json", only_read, makers[name]) for name in wanted}
+    wanted = [name for name in study.measures if name not in OF_IMAGES or config.objective.uses_images]
+    figures = {name: json_once(cell.out / f"{name}.json", only_read, partial(measure, name)) for name in wanted}
     cost = json_once(cell.out / "cost.json", True, dict) or {}
     examples = result["steps"] * config.train.batch_size / result["seconds"]
     return {
@@ -278,14 +240,16 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
 
 
 def found_in(every: list[Cell], study: Study) -> list[dict[str, Any]]:
-    """The figures of all cells that have them, also of other shards, with the cosines of their STS pairs."""
+    """The figures of all cells that have them, also of other shards, with the scores that differences are tested on."""
     found = []
     for cell in every:
         figures = measured(cell, study, only_read=True)
         if figures:
-            path = cell.out / "cosines.npz"
-            arrays = dict(np.load(path, allow_pickle=False)) if path.is_file() else {}
-            found.append({**figures, "cosines": arrays})
+            scores = {}
+            for name in study.measures:
+                if (path := cell.out / f"{name}.npz").is_file():
+                    scores[name] = dict(np.load(path, allow_pickle=False))
+            found.append({**figures, "scores": scores})
     return found
 
 
@@ -296,6 +260,8 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
         shown["sts"] = figures["sts"]["avg"]
     if "transfer" in figures:
         shown["transfer"] = figures["transfer"]["avg7"]
+    if "retrieval" in figures:
+        shown |= {direction: figures["retrieval"][direction]["mrr"] for direction in DIRECTIONS}
     return shown
 
 

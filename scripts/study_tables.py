@@ -1,10 +1,10 @@
 """What a study found: tables in Markdown, and whether methods differ.
 
-Legend: M methods · S seeds · P pairs of a task.
+Legend: M methods · S seeds · P queries of a task.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,44 +13,78 @@ from scipy.stats import rankdata
 
 Cells = Sequence[Mapping[str, Any]]
 Floats = npt.NDArray[np.float64]
+Scores = Mapping[str, npt.NDArray[Any]]
+Differences = dict[str, dict[str, dict[str, float]]]
+Column = Callable[[Mapping[str, Any]], float | None]
+DIRECTIONS = ("text_to_image", "image_to_text")
 
 
-def compare(found: Cells, resamples: int) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Mean STS of each method less that of each other one: setting → a → b → difference, low, high (95 %) and p.
+def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
+    """How far methods differ: setting → figure → a → b → difference, low, high (95 %) and p of a less b.
 
-    Paired bootstrap: each resample draws seeds, and of every task pairs, the same for all methods; p is two-sided,
-    twice the share of resamples on the other side of 0 (at least 2 / resamples). Only seeds that all methods have.
+    The figures are `sts`, the mean Spearman of its tasks, and the mean score of each direction of retrieval, all
+    × 100. Paired bootstrap: each resample draws seeds, and of every task queries, the same for all methods; p is
+    two-sided, twice the share of resamples on the other side of 0 (at least 2 / resamples). Only seeds that all methods
+    with the figure have, and only where they have the same queries in all of them.
     """
-    differences: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    differences: dict[str, dict[str, Differences]] = {}
     for setting in dict.fromkeys(cell["setting"] for cell in found):
-        cosines: dict[str, dict[int, Mapping[str, Any]]] = {}
+        by_figure: dict[str, dict[str, dict[int, Scores]]] = {}
         for cell in found:
-            if cell["setting"] == setting and cell["cosines"]:
-                cosines.setdefault(cell["method"], {})[cell["seed"]] = cell["cosines"]
-        methods = list(cosines)
-        seeds = sorted(set.intersection(*(set(cosines[method]) for method in methods))) if len(methods) > 1 else []
-        if not seeds:
-            continue
-        tasks = [name for name in cosines[methods[0]][seeds[0]] if not name.endswith(".gold")]
-        gold = {task: cosines[methods[0]][seeds[0]][f"{task}.gold"] for task in tasks}
-        stacked = {task: np.stack([[cosines[m][s][task] for s in seeds] for m in methods]) for task in tasks}
-        whole_M = np.mean([_spearman(stacked[task], gold[task]) for task in tasks], axis=0).mean(axis=1)
-        generator = np.random.default_rng(0)
-        drawn = np.empty((resamples, len(methods)))
-        for number in range(resamples):
-            some = generator.integers(len(seeds), size=len(seeds))
-            scores = []
-            for task in tasks:
-                pairs = generator.integers(len(gold[task]), size=len(gold[task]))
-                scores.append(_spearman(stacked[task][:, :, pairs], gold[task][pairs]))
-            drawn[number] = np.mean(scores, axis=0)[:, some].mean(axis=1)
-        for a, one in enumerate(methods):
-            for b, other in enumerate(methods):
-                if a != b:
-                    differences.setdefault(setting, {}).setdefault(one, {})[other] = _difference(
-                        whole_M[a] - whole_M[b], drawn[:, a] - drawn[:, b]
-                    )
+            if cell["setting"] == setting:
+                for figure, scores in _figures(cell["scores"]):
+                    by_figure.setdefault(figure, {}).setdefault(cell["method"], {})[cell["seed"]] = scores
+        for figure, scores_of in by_figure.items():
+            if told := _differences(scores_of, resamples):
+                differences.setdefault(setting, {})[figure] = told
     return differences
+
+
+def _figures(scores: Mapping[str, Scores]) -> Iterator[tuple[str, Scores]]:
+    """What is compared as one figure: the STS tasks together, each direction of retrieval by itself."""
+    for measure, by_task in scores.items():
+        if measure == "sts":
+            yield measure, by_task
+        else:
+            yield from ((f"{measure} {task}", {task: values}) for task, values in by_task.items())
+
+
+def _differences(scores: Mapping[str, Mapping[int, Scores]], resamples: int) -> Differences:
+    methods = list(scores)
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in scores.values()))) if len(methods) > 1 else []
+    shapes = {tuple((name, len(x)) for name, x in scores[m][s].items()) for m in methods for s in seeds}
+    if len(shapes) != 1:
+        return {}
+    first = scores[methods[0]][seeds[0]]
+    gold = {name.removesuffix(".gold"): values for name, values in first.items() if name.endswith(".gold")}
+    tasks = [name for name in first if not name.endswith(".gold")]
+    stacked = {task: np.stack([[scores[m][s][task] for s in seeds] for m in methods]) for task in tasks}
+
+    def means(chosen: Mapping[str, Any]) -> Floats:
+        """The figure of each method and seed over the chosen queries of each task, (M, S)."""
+        found = []
+        for task, values_MSP in stacked.items():
+            some = values_MSP[:, :, chosen[task]]
+            found.append(_spearman(some, gold[task][chosen[task]]) if task in gold else 100 * some.mean(axis=-1))
+        joined: Floats = np.mean(found, axis=0)
+        return joined
+
+    whole_M = means(dict.fromkeys(tasks, slice(None))).mean(axis=1)
+    generator = np.random.default_rng(0)
+    drawn = np.empty((resamples, len(methods)))
+    for number in range(resamples):
+        some = generator.integers(len(seeds), size=len(seeds))
+        sizes = {task: values.shape[-1] for task, values in stacked.items()}
+        queries = {task: generator.integers(size, size=size) for task, size in sizes.items()}
+        drawn[number] = means(queries)[:, some].mean(axis=1)
+    return {
+        one: {
+            other: _difference(whole_M[a] - whole_M[b], drawn[:, a] - drawn[:, b])
+            for b, other in enumerate(methods)
+            if a != b
+        }
+        for a, one in enumerate(methods)
+    }
 
 
 def _spearman(cosines_MSP: Floats, gold_P: Floats) -> Floats:
@@ -71,8 +105,11 @@ def _difference(whole: float, drawn: Floats) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in values.items()}
 
 
-def tables(found: Cells, baseline: str, differences: Mapping[str, Any] | None = None) -> str:
-    """The study so far in Markdown: of every setting what sentences, other tasks and training cost."""
+def tables(found: Cells, baseline: str, differences: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The study so far in Markdown: of every setting sentences, retrieval, other tasks, and what training cost.
+
+    A table that has differences ends in them: the figure less that of `baseline`, its 95 % interval and p.
+    """
     parts = []
     for setting in dict.fromkeys(cell["setting"] for cell in found):
         of_method: dict[str, list[Mapping[str, Any]]] = {}
@@ -80,39 +117,37 @@ def tables(found: Cells, baseline: str, differences: Mapping[str, Any] | None = 
             if cell["setting"] == setting:
                 of_method.setdefault(cell["method"], []).append(cell)
         parts.append(f"## {setting}\n")
-        against = (differences or {}).get(setting, {})
-        for columns in (_sts_columns(of_method), _other_columns(of_method)):
-            if columns:
-                parts.append(_table(of_method, columns, baseline, against if "mean" in columns else None))
+        told = (differences or {}).get(setting, {})
+        for columns, figures in _column_groups(of_method):
+            against = {figure: told[figure] for figure in figures if figure in told}
+            parts.append(_table(of_method, columns, baseline, against))
     return "\n".join(parts)
 
 
-Column = Callable[[Mapping[str, Any]], float | None]
-
-
-def _sts_columns(of_method: Mapping[str, Cells]) -> dict[str, Column]:
-    cell = next((cell for cells in of_method.values() for cell in cells if "sts" in cell), None)
-    if cell is None:
-        return {}
-    columns: dict[str, Column] = {task: _reader("sts", task) for task in cell["sts"]["pairs"]}
-    return {**columns, "mean": _reader("sts", "avg")}
-
-
-def _other_columns(of_method: Mapping[str, Cells]) -> dict[str, Column]:
-    columns: dict[str, Column] = {
-        "STS-B dev": lambda cell: cell["dev"],
+def _column_groups(of_method: Mapping[str, Cells]) -> Iterator[tuple[dict[str, Column], list[str]]]:
+    """The tables of a setting: their columns, as far as any cell has them, and the differences they end in."""
+    everything = [cell for cells in of_method.values() for cell in cells]
+    tasks = next((list(cell["sts"]["pairs"]) for cell in everything if "sts" in cell), [])
+    sts = {**{task: _reader("sts", task) for task in tasks}, "mean": _reader("sts", "avg")}
+    retrieval: dict[str, Column] = {}
+    for direction, name in zip(DIRECTIONS, ("text→image", "image→text"), strict=True):
+        retrieval |= {f"{name} {m}": _reader("retrieval", direction, m.lower()) for m in ("MRR", "nDCG@10", "recall@1")}
+        retrieval[f"{name} graded nDCG@10"] = _reader("graded", direction, "ndcg@10")
+    others: dict[str, Column] = {
+        "selected by": lambda cell: cell["dev"],
         "transfer (7)": _reader("transfer", "avg7"),
         "transfer (8)": _reader("transfer", "avg8"),
         "alignment": _reader("geometry", "alignment"),
         "uniformity": _reader("geometry", "uniformity"),
-        "text→image MRR": _reader("retrieval", "text_to_image", "mrr"),
-        "image→text MRR": _reader("retrieval", "image_to_text", "mrr"),
         "examples/s": _reader("cost", "examples_per_second"),
         "GiB": _reader("cost", "peak_memory_gib"),
         "minutes": lambda cell: (cell["cost"].get("seconds") or 0) / 60 or None,
     }
-    everything = [cell for cells in of_method.values() for cell in cells]
-    return {name: read for name, read in columns.items() if any(read(cell) is not None for cell in everything)}
+    compared = [f"{measure} {direction}" for measure in ("retrieval", "graded") for direction in DIRECTIONS]
+    for columns, figures in ((sts, ["sts"]), (retrieval, compared), (others, [])):
+        there = {name: read for name, read in columns.items() if any(read(cell) is not None for cell in everything)}
+        if there:
+            yield there, figures
 
 
 def _reader(*keys: str) -> Column:
@@ -126,19 +161,20 @@ def _reader(*keys: str) -> Column:
 
 
 def _table(
-    of_method: Mapping[str, Cells], columns: Mapping[str, Column], baseline: str, against: Mapping[str, Any] | None
+    of_method: Mapping[str, Cells], columns: Mapping[str, Column], baseline: str, against: Mapping[str, Differences]
 ) -> str:
-    header = ["method", "seeds", *columns, *([f"less {baseline}", "p"] if against else [])]
+    single = len(against) == 1
+    told = [title for figure in against for title in (f"{'' if single else figure} less {baseline}".strip(), "p")]
+    header = ["method", "seeds", *columns, *told]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, cells in of_method.items():
         row = [method, str(len(cells))]
         for read in columns.values():
-            values = [value for cell in cells if (value := read(cell)) is not None]
-            row.append(_mean_and_deviation(values))
-        if against:
-            told = against.get(method, {}).get(baseline)
-            row += [f"{told['difference']:+.2f} [{told['low']:+.2f}, {told['high']:+.2f}]" if told else ""]
-            row += [f"{told['p']:.3f}" if told else ""]
+            row.append(_mean_and_deviation([value for cell in cells if (value := read(cell)) is not None]))
+        for differences in against.values():
+            found = differences.get(method, {}).get(baseline)
+            row += [f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]" if found else ""]
+            row += [f"{found['p']:.3f}" if found else ""]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,7 @@
 
 Invariants: each can be loaded and explains itself; the Quora pairs are cut so that no question stands in two parts;
 schedules keep their shares at any length; the slice of articles ends before its words are used up; a figure that is
-there is not made again; every recipe of a table is a config.
+there is not made again.
 """
 
 import gzip
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dalr.data.groups import normalise_caption
 from dalr.data.scored_pairs import read_scored_pairs
-from dalr.run import load_run_config
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
@@ -82,11 +80,3 @@ def test_a_figure_is_made_once(load: Any, tmp_path: Path) -> None:
     assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 1}) == {"x": 1}
     assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 2}) == {"x": 1}
     assert measured.spread([1.0, 3.0]) == "2.00 ± 1.41"
-
-
-@pytest.mark.parametrize("recipes", ["fashion_recipes", "graded_recipes"])
-def test_every_recipe_is_a_config(load: Any, recipes: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DALR_DATA", "data")
-    script = load("fashion_results")
-    for recipe in yaml.safe_load((ROOT / f"scripts/{recipes}.yaml").read_text()).values():
-        load_run_config(ROOT / script.CONFIG, script.cell_overrides(recipe, tmp_path, 0.2, 1, 0.1))

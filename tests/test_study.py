@@ -88,7 +88,8 @@ def test_every_term_is_ablated(study: Any, tmp_path: Path, monkeypatch: pytest.M
         ({"baseline": "simsce"}, "baseline: 'simsce' is none of the methods (simcse, dalr)"),
         ({"methods": {"a b": []}, "baseline": "a b"}, "'a b' names a folder"),
         ({"seed": [0]}, "unknown key 'seed'; did you mean 'seeds'?"),
-        ({"measures": ["retrieval"]}, "retrieval: name the manifest"),
+        ({"measures": ["graded"]}, "retrieval.attributes: name the columns"),
+        ({"retrieval": {"split": "test"}}, "retrieval.manifest: name the manifest"),
         ({"methods": {"simcse": ["objective.nam=dalr"]}}, "only, simcse: "),
         ({"methods": {"simcse": ["objective.nam=dalr"]}}, "unknown key 'objective.nam'"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
@@ -104,7 +105,8 @@ def test_what_is_wrong_is_told(
     assert "--shard 3/3: expected I/N" in capsys.readouterr().err
 
 
-def test_a_difference_is_found_where_there_is_one(study: Any) -> None:
+@pytest.mark.parametrize("measure", ["sts", "retrieval"])
+def test_a_difference_is_found_where_there_is_one(study: Any, measure: str) -> None:
     from study_tables import compare
 
     draw = np.random.default_rng(0)
@@ -112,19 +114,23 @@ def test_a_difference_is_found_where_there_is_one(study: Any) -> None:
     noise = {name: draw.normal(size=(3, 400)) for name in ("same", "other")}
 
     def cell(method: str, seed: int, spread: float, of: str) -> dict[str, Any]:
-        cosines = {"A": gold + spread * noise[of][seed], "A.gold": gold}
-        return {"setting": "only", "method": method, "seed": seed, "cosines": cosines}
+        scores = {"A": gold + spread * noise[of][seed % 3], "A.gold": gold}
+        if measure == "retrieval":
+            scores = {"A": np.exp(-np.abs(spread * noise[of][seed % 3]))}
+        return {"setting": "only", "method": method, "seed": seed, "scores": {measure: scores}}
 
     methods = {"base": (2.0, "same"), "equal": (2.0, "other"), "better": (1.5, "same"), "twin": (2.0, "same")}
     found = [cell(method, seed, *how) for method, how in methods.items() for seed in range(3)]
-    differences = compare(found, 200)["only"]
+    # A seed that one method lacks is left out for all, whatever it would say.
+    found.append(cell("base", 3, 0.0, "same") if measure == "sts" else cell("better", 4, 0.0, "same"))
+    differences = compare(found, 200)["only"]["sts" if measure == "sts" else "retrieval A"]
     better, equal, twin = (differences[name]["base"] for name in ("better", "equal", "twin"))
     assert better["low"] > 0
     assert better["p"] == pytest.approx(0.01)
     assert differences["base"]["better"]["difference"] == -better["difference"]
     assert equal["low"] < 0 < equal["high"]
     assert equal["p"] > 0.05
-    # The same pairs and seeds are drawn for both.
+    # The same queries and seeds are drawn for both.
     assert (twin["difference"], twin["low"], twin["high"], twin["p"]) == (0, 0, 0, 1)
 
 
@@ -172,7 +178,7 @@ def test_a_small_study_on_real_sentences(
     assert "retrieval" not in simcse
     assert dalr["retrieval"]["text_to_image"]["queries"] > 50
     assert dalr["cost"]["peak_memory_gib"] > 0.1
-    told = written["differences"]["small"]["dalr"]["simcse"]
+    told = written["differences"]["small"]["sts"]["dalr"]["simcse"]
     assert told["difference"] == pytest.approx(dalr["sts"]["avg"] - simcse["sts"]["avg"], abs=0.01)
     table = (out / "table.md").read_text()
     assert f"| dalr | 1 | {dalr['sts']['STS12']:.2f} |" in table
