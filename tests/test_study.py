@@ -1,10 +1,10 @@
-"""The study's runner: `scripts/run_study.py`.
+"""The study's runner and its figures: `scripts/run_study.py`, `scripts/draw_study.py`.
 
 Invariants: the shards are the grid, each cell once; what is ablated is each term of the method, off, alone, halved and
 doubled, and every such cell is a config; a study that names what is not there is refused by its key; a difference
 that is there is found and one that is not is not, the same pairs drawn for both methods; a cell that fails costs itself
 alone; a finished cell is not run again, a changed one is refused, and run anew it gives the same numbers; the shipped
-studies are configs.
+studies are configs; the same result draws the same figures.
 """
 
 import importlib
@@ -183,6 +183,14 @@ def test_a_small_study_on_real_sentences(
     table = (out / "table.md").read_text()
     assert f"| dalr | 1 | {dalr['sts']['STS12']:.2f} |" in table
     assert f"{dalr['geometry']['uniformity']:.2f}" in table
+
+    draw, log = importlib.import_module("draw_study"), out / "small/dalr-0/log.jsonl"
+    pictures = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        call(draw, monkeypatch, str(result), "--out", str(folder), "--log", str(log))
+        pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert pictures[0] == pictures[1]
+    assert set(pictures[0]) == {"sts.svg", "retrieval.svg", "terms.svg"}
 
     # A finished cell is not run again; one that is gone comes back the same; one that cannot run costs itself alone.
     before = (out / "small/simcse-0/run.json").stat().st_mtime_ns
