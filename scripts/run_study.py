@@ -64,8 +64,8 @@ class Study(Config):
             if name is not None and name not in self.methods:
                 raise ValueError(f"{key}: '{name}' is none of the methods ({', '.join(self.methods)})")
         for name in (*self.methods, *self.settings):
-            if not re.fullmatch(r"[\w.+]+", name):
-                raise ValueError(f"'{name}' names a folder: use letters, digits, _, . and +")
+            if not re.fullmatch(r"[\w.+-]+", name):
+                raise ValueError(f"'{name}' names a folder: use letters, digits, _, ., + and -")
         if "graded" in self.measures and not self.retrieval.attributes:
             raise ValueError("retrieval.attributes: name the columns that graded looks at, or leave it out of measures")
         return self
