@@ -140,6 +140,16 @@ def pair_rows(
     return kept, rows
 
 
+def caption_rows(
+    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+) -> tuple[Manifest, Rows]:
+    """The pairs as a method that looks at no image sees them: their captions, in the batches that pairs would make."""
+    kept = manifest.select(manifest.pairs())
+    texts = [text or "" for text in kept.texts]
+    ids, text = kept.ids(photo_keys(kept)), text_column(texts, model, cache, progress)
+    return kept, Rows(ids_NK=ids, weight_N=kept.weight, text=text)
+
+
 def text_rows(
     texts: Sequence[str],
     model: DualEncoder,
@@ -219,13 +229,15 @@ def frozen_teachers(rows: Rows) -> Rows:
 
 
 def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
-    """Pair weights of the paired rows, from each side's first teacher that looks at it, where both have one."""
+    """Pair weights of the paired rows, from each side's first encoder (a teacher, or the frozen tower itself)."""
     if rows is None:
         return None
     # Attributes say nothing of whether this caption fits this photo.
     text, image = (
-        next((teacher.array for teacher in side if not isinstance(teacher.array, AttributeRows)), None)
-        for side in (rows.text_teachers, rows.image_teachers)
+        next(
+            (one.array for one in side if isinstance(one, Features) and not isinstance(one.array, AttributeRows)), None
+        )
+        for side in ((*rows.text_teachers, rows.text), (*rows.image_teachers, rows.image))
     )
     return build_pair_weights(config, text, image, rows.ids_NK)
 

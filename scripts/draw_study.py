@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,14 @@ def points(cells: Cells) -> Figure:
     both = [cell for cell in cells if "sts" in cell and "retrieval" in cell]
     methods, settings = (list(dict.fromkeys(cell[key] for cell in both)) for key in ("method", "setting"))
     for number, method in enumerate(methods):
-        for setting, marker in zip(settings, MARKERS, strict=False):
+        for setting, marker in zip(settings, cycle(MARKERS), strict=False):
             own = [cell for cell in both if (cell["method"], cell["setting"]) == (method, setting)]
             found = [statistics.mean(c["retrieval"][d]["mrr"] for d in DIRECTIONS) for c in own]
             name = method if len(settings) == 1 else f"{method}, {setting}"
             colour = f"C{number}"
             axes.scatter([cell["sts"]["avg"] for cell in own], found, s=28, marker=marker, color=colour, label=name)
     axes.set_xlabel("STS, mean of seven (Spearman × 100)")
-    axes.set_ylabel("Flickr8k test photos, MRR × 100, both directions")
+    axes.set_ylabel("texts and photos found, MRR × 100,\nmean of both directions")
     axes.grid()
     figure.legend(loc="outside right upper", frameon=False)
     return figure

@@ -2,9 +2,8 @@
 
     python scripts/make_study_data.py --data $DALR_DATA --out runs/study/data
 
-Writes corpus.txt, in which the captions of the training photos stand too, so that methods that see no picture read the
-same sentences, and one_caption.csv, the catalogue with the first caption of each photo alone (its photos stay in
-flickr8k/).
+Writes corpus.txt; one_caption.csv, the catalogue with the first caption of each photo alone (its photos stay in
+flickr8k/), and one_caption_corpus.txt, which goes with it.
 """
 
 import argparse
@@ -30,16 +29,17 @@ def main() -> None:
     with open(flickr / "captions.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     captions = (flickr / "captions_without_images.txt").read_text(encoding="utf-8").splitlines()
-    captions += [row["caption"] for row in rows if row["split"] == "train"]
-    corpus = [*(news[number] for number in sorted(chosen)), *dict.fromkeys(captions)]
-    (options.out / "corpus.txt").write_text("".join(f"{text}\n" for text in corpus), encoding="utf-8")
-
     first = list({row["image"]: row for row in reversed(rows)}.values())[::-1]
+    for name, of in (("corpus", rows), ("one_caption_corpus", first)):
+        taught = [row["caption"] for row in of if row["split"] == "train"]
+        corpus = [*(news[number] for number in sorted(chosen)), *dict.fromkeys([*captions, *taught])]
+        (options.out / f"{name}.txt").write_text("".join(f"{text}\n" for text in corpus), encoding="utf-8")
+        print(f"{name}.txt: {len(corpus):,} sentences")
     with open(options.out / "one_caption.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(first)
-    print(f"{len(corpus):,} sentences, {len(first):,} photos with one caption")
+    print(f"one_caption.csv: {len(first):,} photos")
 
 
 if __name__ == "__main__":

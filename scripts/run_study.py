@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +32,11 @@ from study_tables import DIRECTIONS, compare, tables
 
 from dalr.config import Config, load_config, read_yaml
 from dalr.errors import DalrError, UsageError
-from dalr.files import write_atomically, write_json
+from dalr.files import hash_json, write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
 from dalr.run.training import run_training
+from dalr.run_folder import check_same_run, read_run
 
 TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
 
@@ -162,7 +164,7 @@ def cells(study: Study, out: Path) -> Iterator[Cell]:
 
 
 def ablations(study: Study) -> dict[str, list[str]]:
-    """Each term of the ablated method left out, alone beside `info`, halved and doubled."""
+    """Each term of the ablated method left out, alone beside `info` (which is alone itself), halved and doubled."""
     name = str(study.ablate)
     own = study.methods[name]
     objective: ObjectiveConfig = load_run_config(study.config, own).objective
@@ -170,9 +172,8 @@ def ablations(study: Study) -> dict[str, list[str]]:
     found = {}
     for term, weight in weights.items():
         found[f"{name}.{term}.off"] = [*own, f"objective.{term}=0"]
-        if term != "info":
-            others = [f"objective.{other}=0" for other in weights if other not in (term, "info")]
-            found[f"{name}.{term}.alone"] = [*own, *others]
+        others = [f"objective.{other}=0" for other in weights if other not in (term, "info")]
+        found[f"{name}.{term}.alone"] = [*own, *others]
         found[f"{name}.{term}.half"] = [*own, f"objective.{term}={weight / 2:g}"]
         found[f"{name}.{term}.double"] = [*own, f"objective.{term}={weight * 2:g}"]
     return found
@@ -214,16 +215,23 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     if result is None:
         return {}
     config = cell.parsed()
+    record = read_run(cell.out) or {}
+    check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), cell.out)
     loaded = Measured(cell.out, config, Path(study.data), study.retrieval)
 
     def measure(name: str) -> dict[str, Any]:
         figures, scores = MEASURES[name](loaded)
         if scores:
-            np.savez_compressed(cell.out / f"{name}.npz", allow_pickle=False, **scores)
+            # Under its name once it is whole: another shard may be reading.
+            part = measure_path(cell, study, name, ".part.npz")
+            np.savez_compressed(part, **scores)
+            part.replace(measure_path(cell, study, name, ".npz"))
         return figures
 
     wanted = [name for name in study.measures if name not in OF_IMAGES or config.objective.uses_images]
-    figures = {name: json_once(cell.out / f"{name}.json", only_read, partial(measure, name)) for name in wanted}
+    figures = {
+        name: json_once(measure_path(cell, study, name, ".json"), only_read, partial(measure, name)) for name in wanted
+    }
     cost = json_once(cell.out / "cost.json", True, dict) or {}
     examples = result["steps"] * config.train.batch_size / result["seconds"]
     return {
@@ -239,17 +247,22 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     }
 
 
+def measure_path(cell: Cell, study: Study, name: str, suffix: str) -> Path:
+    """Where a measure of a cell is kept; measured on something else it is another file."""
+    what = hash_json([study.data, study.retrieval.model_dump() if name in OF_IMAGES else None])
+    return cell.out / f"{name}-{what[:8]}{suffix}"
+
+
 def found_in(every: list[Cell], study: Study) -> list[dict[str, Any]]:
     """The figures of all cells that have them, also of other shards, with the scores that differences are tested on."""
     found = []
     for cell in every:
-        figures = measured(cell, study, only_read=True)
-        if figures:
-            scores = {}
-            for name in study.measures:
-                if (path := cell.out / f"{name}.npz").is_file():
-                    scores[name] = dict(np.load(path, allow_pickle=False))
-            found.append({**figures, "scores": scores})
+        # What is wrong with a cell is told where it is its turn.
+        with suppress(DalrError):
+            figures = measured(cell, study, only_read=True)
+            paths = {name: measure_path(cell, study, name, ".npz") for name in study.measures if name in figures}
+            scores = {name: dict(np.load(p, allow_pickle=False)) for name, p in paths.items() if p.is_file()}
+            found += [{**figures, "scores": scores}] if figures else []
     return found
 
 

@@ -1,6 +1,7 @@
 """What a study measures of each cell: the figures that its tables show, and the scores that differences are tested on.
 
-Scores are one array a task, an entry a query; of sentence pairs their cosines, with people's scores as TASK.gold.
+Scores are one array a task, an entry a query; of sentence pairs their cosines, with people's scores as TASK.gold; of
+captions also which photo each is of, as TASK.group.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dalr import DualEncoder
-from dalr.config import Config
+from dalr.config import Config, nearest
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import joined
 from dalr.errors import DataError
@@ -120,7 +121,8 @@ def geometry(cell: Measured) -> Found:
 
 def retrieval(cell: Measured) -> Found:
     """Texts by photos and photos by texts: the full evaluation, and every query's reciprocal rank."""
-    return summarised(cell.ranked), {direction: 1 / scores.rank for direction, scores in cell.ranked.items()}
+    scores = {direction: 1 / scores.rank for direction, scores in cell.ranked.items()}
+    return summarised(cell.ranked), {**scores, **_photos(cell)}
 
 
 def graded(cell: Measured) -> Found:
@@ -128,14 +130,26 @@ def graded(cell: Measured) -> Found:
     from sklearn.metrics import ndcg_score
 
     part, related, text, image = cell.part
-    attributes = AttributeRows([part.manifest.columns[name] for name in cell.where.attributes])
+    columns = part.manifest.columns
+    for name in cell.where.attributes:
+        if name not in columns:
+            raise DataError(f"retrieval.attributes: there is no column '{name}'; {nearest(name, list(columns))}")
+    attributes = AttributeRows([columns[name] for name in cell.where.attributes])
     gains = attributes[related.text_rows] @ attributes[related.image_rows].T
     cosine = (text @ image.T).numpy()
     scores = {
         direction: np.array([ndcg_score(gain[None], row[None], k=DEPTH) for gain, row in zip(of, by, strict=True)])
         for direction, of, by in (("text_to_image", gains, cosine), ("image_to_text", gains.T, cosine.T))
     }
-    return {name: {"ndcg@10": round(100 * float(values.mean()), 4)} for name, values in scores.items()}, scores
+    figures = {name: {"ndcg@10": round(100 * float(values.mean()), 4)} for name, values in scores.items()}
+    return figures, {**scores, **_photos(cell)}
+
+
+def _photos(cell: Measured) -> dict[str, Any]:
+    """The first photo of every text: captions of one photo are no independent queries."""
+    _, related, _, _ = cell.part
+    matches = related.text_facts @ related.image_facts.T
+    return {"text_to_image.group": np.asarray(matches.argmax(axis=1)).ravel()}
 
 
 MEASURES: dict[str, Callable[[Measured], Found]] = {

@@ -1,39 +1,46 @@
 """What a study found: tables in Markdown, and whether methods differ.
 
-Legend: M methods · S seeds · P queries of a task.
+Legend: C cells (a method with a seed) · S seeds · P queries of a task.
 """
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm as normal
 from scipy.stats import rankdata
+from scipy.stats import t as student_t
 
 Cells = Sequence[Mapping[str, Any]]
 Floats = npt.NDArray[np.float64]
 Scores = Mapping[str, npt.NDArray[Any]]
 Differences = dict[str, dict[str, dict[str, float]]]
 Column = Callable[[Mapping[str, Any]], float | None]
+Counts = npt.NDArray[np.int64]
+# Beside the scores of a task: what people say of its pairs, and which queries belong together.
+GOLD, GROUP = ".gold", ".group"
 DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
-    """How far methods differ: setting → figure → a → b → difference, low, high (95 %) and p of a less b.
+    """How far methods differ: setting → figure → a → b → difference, low, high (95 %), p and seeds of a less b.
 
     The figures are `sts`, the mean Spearman of its tasks, and the mean score of each direction of retrieval, all
-    × 100. Paired bootstrap: each resample draws seeds, and of every task queries, the same for all methods; p is
-    two-sided, twice the share of resamples on the other side of 0 (at least 2 / resamples). Only seeds that all methods
-    with the figure have, and only where they have the same queries in all of them.
+    × 100. Two methods are compared on the seeds that both have. The error has two parts: of the queries, by a bootstrap
+    that draws the same ones for both methods (of captions, whole photos); and of the seeds, from the differences at
+    single seeds. Interval and two-sided p are Student's with seeds − 1 degrees of freedom, since so few seeds cannot be
+    resampled; with one seed they are of the queries alone.
     """
     differences: dict[str, dict[str, Differences]] = {}
     for setting in dict.fromkeys(cell["setting"] for cell in found):
-        by_figure: dict[str, dict[str, dict[int, Scores]]] = {}
+        by_figure: dict[str, dict[tuple[str, int], Scores]] = {}
         for cell in found:
             if cell["setting"] == setting:
                 for figure, scores in _figures(cell["scores"]):
-                    by_figure.setdefault(figure, {}).setdefault(cell["method"], {})[cell["seed"]] = scores
+                    by_figure.setdefault(figure, {})[cell["method"], cell["seed"]] = scores
         for figure, scores_of in by_figure.items():
             if told := _differences(scores_of, resamples):
                 differences.setdefault(setting, {})[figure] = told
@@ -42,67 +49,81 @@ def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
 
 def _figures(scores: Mapping[str, Scores]) -> Iterator[tuple[str, Scores]]:
     """What is compared as one figure: the STS tasks together, each direction of retrieval by itself."""
-    for measure, by_task in scores.items():
+    for measure, arrays in scores.items():
         if measure == "sts":
-            yield measure, by_task
+            yield measure, arrays
         else:
-            yield from ((f"{measure} {task}", {task: values}) for task, values in by_task.items())
+            for task in (name for name in DIRECTIONS if name in arrays):
+                yield f"{measure} {task}", {name: values for name, values in arrays.items() if name.startswith(task)}
 
 
-def _differences(scores: Mapping[str, Mapping[int, Scores]], resamples: int) -> Differences:
-    methods = list(scores)
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in scores.values()))) if len(methods) > 1 else []
-    shapes = {tuple((name, len(x)) for name, x in scores[m][s].items()) for m in methods for s in seeds}
-    if len(shapes) != 1:
+def _differences(scores: Mapping[tuple[str, int], Scores], resamples: int) -> Differences:
+    """Of one figure; nothing where the cells were measured on different queries."""
+    if len({tuple((name, len(values)) for name, values in arrays.items()) for arrays in scores.values()}) != 1:
         return {}
-    first = scores[methods[0]][seeds[0]]
-    gold = {name.removesuffix(".gold"): values for name, values in first.items() if name.endswith(".gold")}
-    tasks = [name for name in first if not name.endswith(".gold")]
-    stacked = {task: np.stack([[scores[m][s][task] for s in seeds] for m in methods]) for task in tasks}
-
-    def means(chosen: Mapping[str, Any]) -> Floats:
-        """The figure of each method and seed over the chosen queries of each task, (M, S)."""
-        found = []
-        for task, values_MSP in stacked.items():
-            some = values_MSP[:, :, chosen[task]]
-            found.append(_spearman(some, gold[task][chosen[task]]) if task in gold else 100 * some.mean(axis=-1))
-        joined: Floats = np.mean(found, axis=0)
-        return joined
-
-    whole_M = means(dict.fromkeys(tasks, slice(None))).mean(axis=1)
+    first = next(iter(scores.values()))
+    tasks = [name for name in first if not name.endswith((GOLD, GROUP))]
+    whole_C = _means(scores, tasks, {task: np.ones(len(first[task]), np.int64) for task in tasks})
     generator = np.random.default_rng(0)
-    drawn = np.empty((resamples, len(methods)))
+    drawn = np.empty((resamples, len(scores)))
     for number in range(resamples):
-        some = generator.integers(len(seeds), size=len(seeds))
-        sizes = {task: values.shape[-1] for task, values in stacked.items()}
-        queries = {task: generator.integers(size, size=size) for task, size in sizes.items()}
-        drawn[number] = means(queries)[:, some].mean(axis=1)
-    return {
-        one: {
-            other: _difference(whole_M[a] - whole_M[b], drawn[:, a] - drawn[:, b])
-            for b, other in enumerate(methods)
-            if a != b
-        }
-        for a, one in enumerate(methods)
-    }
+        drawn[number] = _means(scores, tasks, {task: _counts(first, task, generator) for task in tasks})
+    cells = list(scores)
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    found: Differences = {}
+    for a, b in permutations(methods, 2):
+        seeds = sorted(
+            {seed for method, seed in cells if method == a} & {seed for method, seed in cells if method == b}
+        )
+        if seeds:
+            left, right = ([cells.index((method, seed)) for seed in seeds] for method in (a, b))
+            found.setdefault(a, {})[b] = _difference(
+                whole_C[left] - whole_C[right], (drawn[:, left] - drawn[:, right]).mean(axis=1)
+            )
+    return found
 
 
-def _spearman(cosines_MSP: Floats, gold_P: Floats) -> Floats:
-    """Spearman × 100 along the last axis, (M, S); 0 where all cosines are equal."""
-    x = rankdata(cosines_MSP, axis=-1)
-    y = rankdata(gold_P)
+def _counts(arrays: Scores, task: str, generator: np.random.Generator) -> Counts:
+    """How often each query of a task is drawn; queries of one group together."""
+    size = len(arrays[task])
+    group = arrays.get(task + GROUP)
+    if group is None:
+        return np.bincount(generator.integers(size, size=size), minlength=size)
+    names, place = np.unique(group, return_inverse=True)
+    drawn: Counts = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))[place]
+    return drawn
+
+
+def _means(scores: Mapping[Any, Scores], tasks: Sequence[str], counts: Mapping[str, Counts]) -> Floats:
+    """The figure of each of C cells, × 100, with every query as often as `counts` says."""
+    found = []
+    for task in tasks:
+        chosen = np.repeat(np.arange(len(counts[task])), counts[task])
+        values_CP = np.stack([arrays[task][chosen] for arrays in scores.values()])
+        gold = next(iter(scores.values())).get(task + GOLD)
+        found.append(100 * values_CP.mean(axis=-1) if gold is None else _spearman(values_CP, gold[chosen]))
+    joined: Floats = np.mean(found, axis=0)
+    return joined
+
+
+def _spearman(cosines_CP: Floats, gold_P: Floats) -> Floats:
+    """Spearman × 100 along the last axis, (C,); 0 where all cosines are equal."""
+    x, y = rankdata(cosines_CP, axis=-1), rankdata(gold_P)
     x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean()
     lengths = np.sqrt((x**2).sum(axis=-1) * (y**2).sum())
     found: Floats = 100 * (x @ y) / np.where(lengths > 0, lengths, 1.0)
     return found
 
 
-def _difference(whole: float, drawn: Floats) -> dict[str, float]:
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * max(beyond, 1) / len(drawn))
-    values = {"difference": whole, "low": low, "high": high, "p": p}
-    return {name: round(float(value), 4) for name, value in values.items()}
+def _difference(by_seed_S: Floats, drawn: Floats) -> dict[str, float]:
+    seeds = len(by_seed_S)
+    whole = float(by_seed_S.mean())
+    error = np.sqrt(drawn.var() + (by_seed_S.var(ddof=1) / seeds if seeds > 1 else 0.0))
+    law = student_t(seeds - 1) if seeds > 1 else normal()
+    p = float(2 * law.sf(abs(whole) / error)) if error > 0 else float(whole == 0)
+    half = float(law.ppf(0.975) * error)
+    values = {"difference": whole, "low": whole - half, "high": whole + half, "p": p}
+    return {**{name: round(value, 4) for name, value in values.items()}, "seeds": seeds}
 
 
 def tables(found: Cells, baseline: str, differences: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -164,7 +185,7 @@ def _table(
     of_method: Mapping[str, Cells], columns: Mapping[str, Column], baseline: str, against: Mapping[str, Differences]
 ) -> str:
     single = len(against) == 1
-    told = [title for figure in against for title in (f"{'' if single else figure} less {baseline}".strip(), "p")]
+    told = [title for f in against for title in (f"{'' if single else f} less {baseline}".strip(), "p (seeds)")]
     header = ["method", "seeds", *columns, *told]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, cells in of_method.items():
@@ -174,7 +195,7 @@ def _table(
         for differences in against.values():
             found = differences.get(method, {}).get(baseline)
             row += [f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]" if found else ""]
-            row += [f"{found['p']:.3f}" if found else ""]
+            row += [f"{found['p']:.3f} ({found['seeds']})" if found else ""]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 

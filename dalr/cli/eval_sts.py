@@ -45,8 +45,9 @@ def sts(
     """
     from dalr.errors import UsageError
     from dalr.evaluation.sentences import embed_sentences
-    from dalr.evaluation.sts import TASKS, read_sets, score_sets, sentences_of
+    from dalr.evaluation.sts import TASKS, check_aggregate, read_sets, score_sets, sentences_of
 
+    check_aggregate(aggregate)
     if data is None and not pairs:
         raise UsageError("nothing to measure on: give --data FOLDER of the STS sets, --pairs FILE, or both")
     chosen = listed(tasks) or (TASKS if data is not None else ())

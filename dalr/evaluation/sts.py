@@ -71,6 +71,7 @@ def evaluate_sts(
         UsageError: a task is not known.
         DalrError: an embedding is not finite.
     """
+    check_aggregate(aggregate)
     sets, dropped = read_sets(folder, tasks, files, low=low, high=high)
     return score_sets(sets, embed_sentences(model, sentences_of(sets), progress), dropped, aggregate)
 
@@ -106,8 +107,7 @@ def score_sets(
     sets: Mapping[str, Subsets], embedded: Embedded, dropped: Mapping[str, int], aggregate: Aggregate = "all"
 ) -> dict[str, Any]:
     """`evaluate_sts` on what `read_sets` has read, its sentences embedded."""
-    if aggregate not in get_args(Aggregate):
-        raise UsageError(f"aggregate {aggregate!r}; expected one of {', '.join(get_args(Aggregate))}")
+    check_aggregate(aggregate)
     measured = {name: _measured(embedded, subsets, aggregate) for name, subsets in sets.items()}
     tests = {name: found for name, found in measured.items() if name in TASKS}
     spearmans, pearsons = ({name: found[kind] for name, found in tests.items()} for kind in ("spearman", "pearson"))
@@ -121,6 +121,12 @@ def score_sets(
         "dropped": dict(dropped),
         "aggregate": aggregate,
     }
+
+
+def check_aggregate(aggregate: str) -> None:
+    """UsageError for what is no way to join subsets."""
+    if aggregate not in get_args(Aggregate):
+        raise UsageError(f"aggregate {aggregate!r}; expected one of {', '.join(get_args(Aggregate))}")
 
 
 def sts_dev(model: SentenceModel, folder: str | Path) -> dict[str, float]:

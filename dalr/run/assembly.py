@@ -29,6 +29,7 @@ from dalr.trainer import TrainData
 from dalr.training_data import (
     TrainingData,
     add_teachers,
+    caption_rows,
     pair_rows,
     pair_weights,
     photo_keys,
@@ -80,6 +81,8 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     rows: dict[Kind, Rows] = {}
     if train is not None and "pairs" in needs:
         train, rows["pairs"] = build(train)
+    elif train is not None and texts and (data.mix or {}).get("pairs"):
+        train, rows["pairs"] = caption_rows(train, model, cache=cache, progress=embedding)
     if "text" in needs and (texts or "pairs" not in needs):
         rows["text"] = sentence_rows(texts, data, captions, model, cache, embedding)
     if not rows:

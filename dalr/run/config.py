@@ -21,11 +21,12 @@ class DataSection(DataConfig):
     """What a run reads: manifests and columns (see `DataConfig`), and what is done to the training part.
 
     `corpus` is a text file with one sentence a line, for text-only steps, which `mix` mixes in as whole numbers of
-    steps by kind. `triplets` is a CSV with the columns anchor, positive and negative, `scores` are files of sentence
-    pairs with people's scores; a run learns from one of the three, their first texts read under `anchor_prompt`, the
-    others under `partner_prompt` (the encoder's named prompts, or their text). `shuffle_captions` moves that
-    share of the training captions to other rows, to measure what noise does. `dev` carves that share of train,
-    by group, for selection, so that `val` only reports.
+    steps by kind; where it names pairs, a method that looks at no image trains on their captions in the same batches.
+    `triplets` is a CSV with the columns anchor, positive and negative, `scores` are files of sentence pairs with
+    people's scores; a run learns from one of the three, their first texts read under `anchor_prompt`, the others under
+    `partner_prompt` (the encoder's named prompts, or their text). `shuffle_captions` moves that share of the training
+    captions to other rows, to measure what noise does. `dev` carves that share of train, by group, for selection, so
+    that `val` only reports.
     """
 
     corpus: str | None = None

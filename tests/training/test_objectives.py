@@ -229,13 +229,16 @@ def test_attributes_teach_products_and_not_texts_alone(tmp_path: Path) -> None:
     taught = add_teachers([named], rows, [], manifest, None)
     found = taught.batch("pairs", np.arange(5), np.arange(5)).image_teachers[0]
     assert torch.equal(found @ found.T, torch.tensor([[float(a == b) for b in kinds[:5]] for a in kinds[:5]]))
-    # Whether a caption fits its photo, attributes do not know: weights by neighbours are not from them.
+    # Whether a caption fits its photo, attributes do not know: weights by neighbours are those of the frozen tower.
     words, noise = TeacherConfig(name="lexical:words"), NoiseConfig(neighbours=2)
-    for image_teachers, by_neighbours in (([], True), ([named], False)):
-        told = add_teachers([words, *image_teachers], rows, [text or "" for text in manifest.texts], manifest, None)
-        weights = pair_weights(noise, told)
-        assert weights is not None
-        assert weights.has_prior is by_neighbours
+    without, beside = (
+        pair_weights(noise, add_teachers([words, *more], rows, [text or "" for text in manifest.texts], manifest, None))
+        for more in ([], [named])
+    )
+    assert without is not None
+    assert beside is not None
+    assert without.has_prior
+    assert torch.equal(beside.prior_N, without.prior_N)
     texts = Rows(rows.ids_NK, rows.weight_N, text=rows.text)
     assert not add_teachers([named], texts, [], None, None).image_teachers
     with pytest.raises(DataError, match="some batches are texts alone; set its side to image"):
