@@ -232,14 +232,15 @@ def pair_weights(config: NoiseConfig, rows: Rows | None) -> PairWeights | None:
     """Pair weights of the paired rows, from each side's first encoder (a teacher, or the frozen tower itself)."""
     if rows is None:
         return None
-    # Attributes say nothing of whether this caption fits this photo.
-    text, image = (
-        next(
-            (one.array for one in side if isinstance(one, Features) and not isinstance(one.array, AttributeRows)), None
-        )
-        for side in ((*rows.text_teachers, rows.text), (*rows.image_teachers, rows.image))
-    )
+    text = _first_encoder((*rows.text_teachers, rows.text))
+    image = _first_encoder((*rows.image_teachers, rows.image))
     return build_pair_weights(config, text, image, rows.ids_NK)
+
+
+def _first_encoder(columns: Sequence[Column | None]) -> Table | None:
+    """The first embeddings among them; attributes say nothing of whether this caption fits this photo."""
+    embeddings = (column.array for column in columns if isinstance(column, Features))
+    return next((rows for rows in embeddings if not isinstance(rows, AttributeRows)), None)
 
 
 def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:

@@ -88,7 +88,9 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     if not rows:
         raise ConfigError(f"data.train: the objective {config.objective.name} trains on pairs; name a manifest")
     if "pairs" in rows and train is not None:
-        rows["pairs"] = add_teachers(config.teachers, rows["pairs"], [text or "" for text in train.texts], train, cache)
+        photos = train if config.objective.uses_images else None
+        texts_of_pairs = [text or "" for text in train.texts]
+        rows["pairs"] = add_teachers(config.teachers, rows["pairs"], texts_of_pairs, photos, cache)
     if "text" in rows:
         rows["text"] = add_teachers(config.teachers, rows["text"], texts.anchors(captions), None, cache)
     inputs |= {"data.train": train.fingerprint() if train else "", "texts": texts.fingerprint()}
