@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dalr.config import nearest
 from dalr.data.groups import group_ids
 from dalr.data.manifest import Manifest
 from dalr.data.streams import MixedStreams, Stream, process_slice
@@ -176,7 +175,12 @@ def add_teachers(
     taught: dict[str, list[Features]] = {"text": [], "image": []}
     for teacher in teachers:
         if teacher.columns and (manifest is not None or teacher.side == "text"):
-            found: Table = AttributeRows(_attributes(teacher, manifest))
+            if manifest is None:
+                raise DataError(
+                    f"teachers: {teacher.name} knows products, and some batches are texts alone; set its side to "
+                    "image, or leave out the texts (data.corpus, data.mix)"
+                )
+            found: Table = AttributeRows.of(manifest, teacher.columns)
         elif teacher.side == "text":
             found = teacher_rows(teacher, texts, cache)
         elif manifest is not None:
@@ -186,21 +190,6 @@ def add_teachers(
             continue
         taught[teacher.side].append(Features(found))
     return frozen_teachers(replace(rows, text_teachers=tuple(taught["text"]), image_teachers=tuple(taught["image"])))
-
-
-def _attributes(teacher: TeacherConfig, manifest: Manifest | None) -> list[list[Any]]:
-    if manifest is None:
-        raise DataError(
-            f"teachers: {teacher.name} knows products, and some batches are texts alone; set its side to image, or "
-            "leave out the texts (data.corpus, data.mix)"
-        )
-    for name in teacher.columns:
-        if name not in manifest.columns:
-            raise DataError(
-                f"teachers: {manifest.source} has no column of attributes '{name}'; "
-                f"{nearest(name, list(manifest.columns))}"
-            )
-    return [manifest.columns[name] for name in teacher.columns]
 
 
 def taught_objective(

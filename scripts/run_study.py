@@ -35,7 +35,6 @@ from dalr.errors import DalrError, UsageError
 from dalr.files import hash_json, write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
-from dalr.run.training import run_training
 from dalr.run_folder import check_same_run, read_run
 
 TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
@@ -134,17 +133,19 @@ def main() -> None:
             continue
         if figures and not options.finished:
             print(f"{number}/{len(own)} {cell.out}: {json.dumps(summary(figures))}", flush=True)
-            write_atomically(options.out / "table.md", tables(found_in(every, study), study.baseline))
+            so_far = [known for _, known in found_in(every, study)]
+            write_atomically(options.out / "table.md", tables(so_far, study.baseline))
 
-    found = found_in(every, study)
-    differences = compare(found, options.resamples)
+    finished = found_in(every, study)
+    scored = [{**figures, "scores": scores_of(cell, study, figures)} for cell, figures in finished]
+    differences = compare(scored, options.resamples)
+    found = [figures for _, figures in finished]
     table = tables(found, study.baseline, differences)
     print(table)
     if found:
         write_atomically(options.out / "table.md", table)
     if options.json is not None:
         for entry in found:
-            entry.pop("scores")
             entry["command"] = str(entry["command"]).replace(os.environ.get("DALR_DATA") or "\0", "$DALR_DATA")
         recipe = {"study": read_yaml(options.study), "overrides": options.set, "config": read_yaml(study.config)}
         write_result(options.json, {**recipe, "differences": differences, "cells": found, "failed": failed})
@@ -188,7 +189,7 @@ def sharded(every: list[Cell], shard: str) -> list[Cell]:
 
 
 def train(cell: Cell) -> None:
-    """Train in a process of its own, so that its memory can be told; where it is finished, check that it is the same.
+    """Train in a process of its own, so that its memory can be told, unless it is finished.
 
     Raises DalrError with what the process said where it fails.
     """
@@ -206,16 +207,17 @@ def train(cell: Cell) -> None:
         seconds = round(time.perf_counter() - began, 1)
         # Linux counts in KiB; of a run that was killed before, this is the last part alone.
         write_json(cell.out / "cost.json", {"seconds": seconds, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
-    run_training(cell.parsed(), cell.out)
 
 
 def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
-    """Everything about a finished cell, each measure taken once; nothing where it is not finished."""
-    result = run_result(cell.out)
-    if result is None:
+    """Everything about a finished cell, each measure taken once; nothing where it is not finished.
+
+    Raises UsageError for one that was trained with another config.
+    """
+    record = read_run(cell.out)
+    if record is None or "result" not in record:
         return {}
-    config = cell.parsed()
-    record = read_run(cell.out) or {}
+    config, result = cell.parsed(), record["result"]
     check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), cell.out)
     loaded = Measured(cell.out, config, Path(study.data), study.retrieval)
 
@@ -253,17 +255,21 @@ def measure_path(cell: Cell, study: Study, name: str, suffix: str) -> Path:
     return cell.out / f"{name}-{what[:8]}{suffix}"
 
 
-def found_in(every: list[Cell], study: Study) -> list[dict[str, Any]]:
-    """The figures of all cells that have them, also of other shards, with the scores that differences are tested on."""
+def found_in(every: list[Cell], study: Study) -> list[tuple[Cell, dict[str, Any]]]:
+    """The cells that are finished, also those of other shards, and their figures."""
     found = []
     for cell in every:
         # What is wrong with a cell is told where it is its turn.
         with suppress(DalrError):
             figures = measured(cell, study, only_read=True)
-            paths = {name: measure_path(cell, study, name, ".npz") for name in study.measures if name in figures}
-            scores = {name: dict(np.load(p, allow_pickle=False)) for name, p in paths.items() if p.is_file()}
-            found += [{**figures, "scores": scores}] if figures else []
+            found += [(cell, figures)] if figures else []
     return found
+
+
+def scores_of(cell: Cell, study: Study, figures: dict[str, Any]) -> dict[str, Any]:
+    """By measure, what differences are tested on."""
+    paths = {name: measure_path(cell, study, name, ".npz") for name in study.measures if name in figures}
+    return {name: dict(np.load(path, allow_pickle=False)) for name, path in paths.items() if path.is_file()}
 
 
 def summary(figures: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dalr import DualEncoder
-from dalr.config import Config, nearest
+from dalr.config import Config
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import joined
 from dalr.errors import DataError
@@ -130,11 +130,7 @@ def graded(cell: Measured) -> Found:
     from sklearn.metrics import ndcg_score
 
     part, related, text, image = cell.part
-    columns = part.manifest.columns
-    for name in cell.where.attributes:
-        if name not in columns:
-            raise DataError(f"retrieval.attributes: there is no column '{name}'; {nearest(name, list(columns))}")
-    attributes = AttributeRows([columns[name] for name in cell.where.attributes])
+    attributes = AttributeRows.of(part.manifest, cell.where.attributes)
     gains = attributes[related.text_rows] @ attributes[related.image_rows].T
     cosine = (text @ image.T).numpy()
     scores = {

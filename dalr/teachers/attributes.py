@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dalr.config import nearest
 from dalr.data.groups import normalise_caption
+from dalr.data.manifest import Manifest
 from dalr.errors import DataError
 
 
@@ -33,6 +35,17 @@ class AttributeRows:
         if not any(products):
             raise DataError("no row has a value in any of the columns: there is nothing to agree in")
         self._sparse = DictVectorizer(dtype=np.float32).fit_transform(products)
+
+    @classmethod
+    def of(cls, manifest: Manifest, names: Sequence[str]) -> "AttributeRows":
+        """The rows of a catalogue by some of its columns; DataError for one that it does not have."""
+        columns = manifest.columns
+        for name in names:
+            if name not in columns:
+                raise DataError(
+                    f"{manifest.source} has no column of attributes '{name}'; {nearest(name, list(columns))}"
+                )
+        return cls([columns[name] for name in names])
 
     @property
     def shape(self) -> tuple[int, int]:
