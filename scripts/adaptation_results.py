@@ -4,15 +4,14 @@
 
 Each cell adapts MiniLM by configs/antlm-adapt.yaml with its schedule (all of one length), measures it on the STS
 benchmark's dev part, and trains configs/fashion.yaml with it as the frozen text tower; val reports. Restartable;
-`--finished` runs nothing and prints what is there.
+`--finished` runs nothing and prints what is there. Cells of the same recipe that `--json` already holds are kept.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from antlm_results import scaled
-from measured import json_once, print_cells, run_result, write_result
+from measured import json_once, print_cells, run_result, with_earlier, write_result
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -41,7 +40,9 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="train nothing, report what is there")
     options = parser.parse_args()
 
-    found: dict[str, Any] = {}
+    adapting = {"config": read_yaml(ADAPT), "overrides": options.adapt, "epochs": options.epochs}
+    pairs = {"config": read_yaml(Path(PAIRS)), "overrides": options.set}
+    recipe, found = with_earlier(options.json, {"adapting": adapting, "pairs": pairs, "schedules": SCHEDULES})
     for seed in options.seeds:
         for name, schedule in SCHEDULES.items():
             figures = cell(options, schedule, seed)
@@ -49,9 +50,7 @@ def main() -> None:
                 found.setdefault(name, {})[str(seed)] = figures
     print_cells({"adapted by": found}, dict.items)
     if options.json is not None:
-        recipe = {"config": read_yaml(ADAPT), "overrides": options.adapt, "epochs": options.epochs}
-        pairs = {"config": read_yaml(Path(PAIRS)), "overrides": options.set}
-        write_result(options.json, {"adapting": recipe, "pairs": pairs, "schedules": SCHEDULES, "cells": found})
+        write_result(options.json, {**recipe, "cells": found})
 
 
 def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[str, float]:

@@ -5,7 +5,7 @@
 Every cell trains configs/antlm-encoder.yaml with its schedule on the same text for the same number of epochs, and is
 measured on held-out text, on BLiMP (`--blimp-part dev` to choose schedules by a tenth of it, `test` to report the rest)
 and, after one unsupervised SimCSE stage of configs/simcse-2tier.yaml, on the STS benchmark's dev part. Restartable;
-`--finished` runs nothing and prints what is there.
+`--finished` runs nothing and prints what is there. Cells of the same recipe that `--json` already holds are kept.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measured import json_once, print_cells, run_result, write_result
+from measured import json_once, print_cells, run_result, with_earlier, write_result
 
 from dalr import DualEncoder
 from dalr.antlm.config import LanguageConfig
@@ -62,7 +62,10 @@ def main() -> None:
 
     text = write_slice(options.data / "wikinews/articles.jsonl.gz", options.out, options.words)
     schedules = dict(entry.split("=", 1) for entry in options.schedule) or SCHEDULES
-    found: dict[str, Any] = {}
+    recipe: dict[str, Any] = {"config": read_yaml(CONFIG), "overrides": options.set, "epochs": options.epochs}
+    recipe |= {"words": options.words, "blimp": [options.blimp_part, options.per_task], "schedules": schedules}
+    recipe["simcse"] = {"config": read_yaml(PIPELINE), "overrides": options.simcse}
+    recipe, found = with_earlier(options.json, recipe)
     for seed in options.seeds:
         for preset in options.presets:
             for name, schedule in schedules.items():
@@ -71,10 +74,7 @@ def main() -> None:
                     found.setdefault(preset, {}).setdefault(name, {})[str(seed)] = figures
     print_cells(found, flat)
     if options.json is not None:
-        recipe = {"config": read_yaml(CONFIG), "overrides": options.set}
-        recipe |= {"epochs": options.epochs, "words": options.words}
-        simcse = {"config": read_yaml(PIPELINE), "overrides": options.simcse}
-        write_result(options.json, {**recipe, "schedules": schedules, "simcse": simcse, "cells": found})
+        write_result(options.json, {**recipe, "cells": found})
 
 
 def scaled(schedule: str, scale: float) -> str:

@@ -6,15 +6,15 @@
 The pairs of minbert/quora-dev are cut into train, dev and test so that no question crosses, also not through a chain of
 pairs. Every cell labels the same training pairs by configs/experts.yaml with its rule, trains
 configs/experts-train.yaml on them (the dev part selects), and ranks every question of the test part against all of
-them. Restartable; `--finished` runs nothing and prints what is there.
+them. Restartable; `--finished` runs nothing and prints what is there. Cells of the same recipe that `--json`
+already holds are kept.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from measured import json_once, print_cells, run_result, write_result
+from measured import json_once, print_cells, run_result, with_earlier, write_result
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -62,7 +62,11 @@ def main() -> None:
     options = parser.parse_args()
 
     write_parts(options.data / "minbert/quora-dev.tsv", options.out)
-    found: dict[str, Any] = {}
+    configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
+    overrides = {"labels": options.labels, "train": options.set}
+    recipe, found = with_earlier(
+        options.json, {"configs": configs, "overrides": overrides, "part": options.part, "rules": RULES}
+    )
     for start in options.start:
         name, _, encoder = start.partition("=")
         before = measured(options, encoder, options.out / name)
@@ -78,12 +82,10 @@ def main() -> None:
                     figures = None if result is None else measured(options, str(out), out)
                     if result is not None and figures is not None:
                         taken = {"alpha": result["alpha"], "steps": result["steps"]}
-                        found[name].setdefault(f"{size} {rule}", {})[str(seed)] = {**figures, **taken}
+                        found.setdefault(name, {}).setdefault(f"{size} {rule}", {})[str(seed)] = {**figures, **taken}
     print_cells(found, dict.items)
     if options.json is not None:
-        configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
-        overrides = {"labels": options.labels, "train": options.set}
-        write_result(options.json, {"configs": configs, "overrides": overrides, "rules": RULES, "cells": found})
+        write_result(options.json, {**recipe, "cells": found})
 
 
 def write_parts(source: Path, out: Path) -> None:

@@ -51,6 +51,36 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
     write_json(path, {"command": command, **values})
 
 
+def with_earlier(path: Path | None, recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe and the cells to begin with: those that `path` already holds, so that a table can be filled in parts.
+
+    What only one side says of the recipe (None says nothing) is kept. Ends the script where they contradict each other:
+    cells of two recipes are no table.
+    """
+    if path is None or not path.is_file():
+        return recipe, {}
+    earlier = json.loads(path.read_text())
+    cells: dict[str, Any] = earlier.pop("cells")
+    del earlier["command"]
+    try:
+        # What was written and read again, so that a number's type or a tuple does not tell them apart.
+        joined: dict[str, Any] = _joined(earlier, json.loads(json.dumps(recipe)), "")
+    except ValueError as error:
+        raise SystemExit(f"{path}: holds cells of another recipe ({error}); name another file, or remove it") from None
+    return joined, cells
+
+
+def _joined(earlier: Any, now: Any, key: str) -> Any:
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        both = {**earlier, **now}
+        for name in earlier.keys() & now.keys():
+            both[name] = _joined(earlier[name], now[name], f"{key}.{name}".lstrip("."))
+        return both
+    if earlier is None or now is None or earlier == now:
+        return earlier if now is None else now
+    raise ValueError(f"{key}: {earlier} there, {now} now")
+
+
 def print_cells(found: dict[str, Any], flat: Callable[[dict[str, Any]], Iterable[tuple[str, float]]]) -> None:
     """One line a cell of {group: {cell: {seed: figures}}}: what `flat` takes of them, as mean ± sd over the seeds.
 

@@ -2,7 +2,7 @@
 
 Invariants: each can be loaded and explains itself; the Quora pairs are cut so that no question stands in two parts;
 schedules keep their shares at any length; the slice of articles ends before its words are used up; a figure that is
-there is not made again.
+there is not made again; a table is filled in parts, of one recipe only.
 """
 
 import gzip
@@ -80,3 +80,20 @@ def test_a_figure_is_made_once(load: Any, tmp_path: Path) -> None:
     assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 1}) == {"x": 1}
     assert measured.json_once(tmp_path / "a.json", False, lambda: {"x": 2}) == {"x": 1}
     assert measured.spread([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+def test_a_table_is_filled_in_parts(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = load("measured")
+    path = tmp_path / "table.json"
+    monkeypatch.setattr("sys.argv", ["table.py"])
+    recipe = {"config": {"steps": 3}, "sizes": (1, 2), "schedules": {"a": "1_MLM"}, "simcse": None}
+    assert measured.with_earlier(path, recipe) == (recipe, {})
+    assert measured.with_earlier(None, recipe) == (recipe, {})
+    measured.write_result(path, {**recipe, "cells": {"a": {"0": {"x": 1.0}}}})
+    more = {"config": {"steps": 3}, "sizes": (1, 2), "schedules": {"b": "1_CLM"}, "simcse": {"rate": 1}}
+    joined, cells = measured.with_earlier(path, more)
+    assert cells == {"a": {"0": {"x": 1.0}}}
+    assert joined["schedules"] == {"a": "1_MLM", "b": "1_CLM"}
+    assert joined["simcse"] == {"rate": 1}
+    with pytest.raises(SystemExit, match=r"table.json: .*config.steps: 3 there, 4 now"):
+        measured.with_earlier(path, {**more, "config": {"steps": 4}})
