@@ -188,5 +188,4 @@ def load_optimizer_tensors(
         if name not in by_name:
             raise CheckpointError(f"the checkpoint's optimizer holds '{name}', which this run does not train")
         parameter = by_name[name]
-        # AdamW keeps its step count on the CPU; everything else lies beside its parameter.
-        optimizer.state[parameter][field] = tensor if tensor.dim() == 0 else tensor.to(parameter.device)
+        optimizer.state[parameter][field] = tensor.to(parameter.device)
