@@ -94,7 +94,7 @@ def _limits(model: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     if text.get("max_length"):
         lines.append(f"- It reads the first {text['max_length']} tokens of a text.")
     lines.append("- It is known to work on what it was measured on; other languages, topics or photos it may not know.")
-    if not result.get("val") and result.get("best") is None:
+    if not _scores(result):
         lines.append("- Nothing was measured while it was trained.")
     if model.get("image"):
         lines.append("- A cosine is not a probability that a caption fits its picture; `dalr audit` gives one.")
@@ -126,7 +126,10 @@ def _scores(result: Mapping[str, Any]) -> str:
     val = result.get("val")
     if not val:
         best = result.get("best")
-        return "" if best is None else f"Best {result['metric']} while training: {best:.2f}."
+        if best is not None:
+            return f"Best {result['metric']} while training: {best:.2f}."
+        last = ", ".join(f"`{name}` {value:.2f}" for name, value in (result.get("figures") or {}).items())
+        return f"Measured at the end on what was kept out of training: {last}." if last else ""
     lines = ["| on the validation data | recall@1 | recall@10 | MRR | queries |", "|---|---|---|---|---|"]
     for name in ("text_to_image", "image_to_text"):
         found = val[name]

@@ -51,6 +51,9 @@ def test_a_whole_run(settings: Settings, write_config: Write, tmp_path: Path, pr
     found = json.loads(stdout)
     assert found["steps"] == 30
     assert set(found["figures"]) == {"clm.perplexity", "mlm.perplexity", "mlm.accuracy"}
+    card = (out / "README.md").read_text()
+    assert f"`mlm.accuracy` {found['figures']['mlm.accuracy']:.2f}" in card
+    assert "Nothing was measured" not in card
     losses = [event for event in read_log(out / "log.jsonl") if event["event"] == "step"]
     assert ["clm" in event for event in losses] == [True] * 10 + [False] * 20
     assert losses[9]["loss"] < losses[0]["loss"] - 0.3
