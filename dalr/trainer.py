@@ -123,8 +123,8 @@ class Trainer:
             raise ConfigError(
                 "model: nothing is in training; give the model heads, or set a tower's train=full or lora"
             )
-        # Fused: one pass over the weights, and on CPUs no slow path for moments too small for a normal float, which rare
-        # words have.
+        # Fused: one pass over the weights, and on a CPU no slow path for moments too small for a normal float, such as
+        # those of rare words.
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.lr, betas=config.betas, fused=True)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.step_module, self.optimizer)
