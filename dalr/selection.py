@@ -161,7 +161,8 @@ class Selection:
         value = self._figure(figures, "guard.metric", guard.metric)
         if state.guarded is None:
             state.guarded = value
-        return value >= state.guarded - guard.drop
+        worse = state.guarded - value if not is_loss(guard.metric) else value - state.guarded
+        return worse <= guard.drop
 
     def _figure(self, figures: Mapping[str, float], key: str, name: str | None) -> float:
         if name is None or name not in figures:
@@ -169,7 +170,8 @@ class Selection:
         return figures[name]
 
     def _beats(self, value: float, other: float) -> bool:
-        return value > other if self.config.greater_is_better else value < other
+        wanted = self.config.greater_is_better and not is_loss(str(self.config.metric))
+        return value > other if wanted else value < other
 
     def _keep(self, step: int) -> None:
         self.state.kept, self.state.best_step = True, step
@@ -179,6 +181,11 @@ class Selection:
     def _weights(self) -> dict[str, Tensor]:
         """The weights that a user of the model would get now: the averages where there are some."""
         return trained_state(self.module) | self.ema.tensors
+
+
+def is_loss(metric: str) -> bool:
+    """Whether less of a figure is better, by its name."""
+    return metric.endswith("perplexity")
 
 
 def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:

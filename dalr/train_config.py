@@ -13,8 +13,8 @@ Count = Annotated[int, Field(ge=1)]
 class GuardConfig(Config):
     """An ability that training must not cost: `metric` is measured before the first step and at every evaluation.
 
-    Weights with which it is more than `drop` points below its start are never kept; at the first such evaluation
-    training ends (`stop`), or goes on with its rates times `factor` (`slow`).
+    Weights with which it is more than `drop` points below its start (a perplexity: above) are never kept; at the first
+    such evaluation training ends (`stop`), or goes on with its rates times `factor` (`slow`).
     """
 
     metric: str = "sts_dev"

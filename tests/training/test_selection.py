@@ -103,6 +103,26 @@ def test_stop(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> N
     assert equal(weights(strict), start)
 
 
+def test_less_perplexity_is_better(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> None:
+    def lost(model: DualEncoder) -> dict[str, float]:
+        found = figures(model)
+        # 9 at the start and rising with the distance from it; falling from 10 as the model learns.
+        return {"a.perplexity": 9 - found["ability"], "b.perplexity": 10 - found["mrr"] / 100}
+
+    settings = {**SETTINGS, "metric": "b.perplexity"}
+    plain = trainer_of(squares, frozen, tmp_path / "plain", lost, **settings)
+    result = plain.fit()
+    measured = {event["step"]: event["b.perplexity"] for event in events(tmp_path / "plain", "evaluation")}
+    assert len(set(measured.values())) > 1
+    assert result.best == min(measured.values())
+    guard = {"metric": "b.perplexity", "drop": 0.0}
+    free = trainer_of(squares, frozen, tmp_path / "free", lost, guard=guard, **settings)
+    assert free.fit().steps == 20  # it only falls
+    guard = {"metric": "a.perplexity", "drop": 0.0}
+    strict = trainer_of(squares, frozen, tmp_path / "strict", lost, guard=guard, **settings)
+    assert strict.fit().steps == 5
+
+
 def test_slow(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> None:
     guard = {"metric": "ability", "drop": 0.0, "action": "slow"}
     settings = {**SETTINGS, "schedule": "constant", "warmup": 0.0}
