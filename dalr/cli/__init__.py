@@ -30,6 +30,8 @@ bench_app = typer.Typer(
 
 # What the system says when a disk, a quota or a file's allowed size is at its end.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# And of a path that cannot be written as it was named: a folder where a file is, the other way round, no right to it.
+MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -51,6 +53,9 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., Any]], Cal
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
             except OSError as error:
+                if error.errno in MISPLACED and error.filename is not None:
+                    print(f"dalr {spoken}: {error.filename}: {os.strerror(error.errno)}", file=sys.stderr)
+                    raise typer.Exit(2) from None
                 if error.errno not in FULL:
                     raise
                 print(f"dalr {spoken}: {error.strerror}; free some space and run it again, it goes on", file=sys.stderr)

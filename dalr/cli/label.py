@@ -30,10 +30,14 @@ def label(
     disputed (the pairs on which they differ most).
     """
     from dalr.config import load_config
+    from dalr.data.annotated import PARQUET
+    from dalr.errors import UsageError
     from dalr.experts.labels import LabelConfig, label_pairs, write_labels
     from dalr.experts.pairs import read_judged
     from dalr.experts.report import describe_labels
 
+    if out.suffix.lower() not in PARQUET or out.is_dir():
+        raise UsageError(f"--out {out}: expected the name of a Parquet file, ending in .parquet")
     settings = load_config(LabelConfig, config, overrides or [])
     pairs = read_judged(data, settings.data)
     with bar("experts") as progress:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from dalr.config import Config
 from dalr.data.annotated import (
     JSONL,
@@ -41,6 +43,11 @@ class ScoresConfig(Config):
     path: str
     low: float = 0.0
     high: float = 5.0
+
+    @model_validator(mode="after")
+    def _range(self) -> "ScoresConfig":
+        check_range(self.low, self.high)
+        return self
 
 
 @dataclass(frozen=True)
@@ -192,9 +199,7 @@ class _Taken:
                 raise ValueError(f"the score {value:g} is outside {_range(self.low, self.high)}")
             if not all(sentences):
                 raise ValueError(f"sentence {1 + sentences.index('')} is empty")
-            counts = number_in(weight, "weight") if self.weighted else 1.0
-            if counts < 0:
-                raise ValueError(f"the weight {counts:g} is below 0")
+            counts = weight_in(weight) if self.weighted else 1.0
         except ValueError as error:
             self.refuse(file, line, str(error))
             return
@@ -208,6 +213,20 @@ class _Taken:
         if not self.pairs.score:
             raise refuse_nothing_usable(path, "scored pair", self.bad)
         return self.pairs, sorted(self.bad, key=lambda row: row.row)
+
+
+def weight_in(cell: Any) -> float:
+    """The weight in a cell, at least 0; ValueError says what is wrong with it."""
+    counts = number_in(cell, "weight")
+    if counts < 0:
+        raise ValueError(f"the weight {counts:g} is below 0")
+    return counts
+
+
+def check_range(low: float, high: float) -> None:
+    """ValueError for a range of scores that is none."""
+    if not low < high:
+        raise ValueError(f"low: {low:g} is to be less than high, {high:g}")
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -31,14 +31,17 @@ class AggregationConfig(Config):
 
     rule: Rule = "mean"
     hard_share: float = Field(default=0.5, ge=0, le=1)
-    trim: float = Field(default=0.2, ge=0, lt=0.5)
+    trim: float = Field(default=0.25, ge=0, lt=0.5)
     disagreement: float = Field(default=0.0, ge=0, le=1)
 
 
 def aggregate(
     scores_AP: Floats, config: AggregationConfig, weights_A: Floats | None = None, labels_P: Floats | None = None
 ) -> Floats:
-    """The experts' scores as one, (P,). Raises DataError for `label_gated` without a hard label, or weights of 0."""
+    """The experts' scores as one, (P,).
+
+    Raises DataError for `label_gated` without a hard label, weights of 0, and a `trim` that leaves no expert out.
+    """
     rule = config.rule
     if rule not in get_args(Rule):
         raise DataError(f"rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
@@ -50,6 +53,10 @@ def aggregate(
     if rule == "trimmed":
         from scipy.stats import trim_mean
 
+        if int(config.trim * len(scores_AP)) < 1:
+            raise DataError(
+                f"aggregation.trim: {config.trim:g} of {len(scores_AP)} experts leaves none out; raise it, or use mean"
+            )
         return np.array(trim_mean(scores_AP, config.trim, axis=0), dtype=np.float64)
     if rule == "label_gated":
         if labels_P is None:

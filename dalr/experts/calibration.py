@@ -35,8 +35,14 @@ class CalibrationConfig(Config):
     seed: int = 0
 
 
-def calibrate(scores_P: Floats, labels_P: Floats | None, config: CalibrationConfig) -> Floats:
-    """Scores in 0 … 1, (P,). `labels_P` are hard labels in 0 … 1, NaN where there is none.
+def calibrate(
+    scores_P: Floats,
+    labels_P: Floats | None,
+    config: CalibrationConfig,
+    pair_P: npt.NDArray[np.int64] | None = None,
+) -> Floats:
+    """Scores in 0 … 1, (P,). `labels_P` are hard labels in 0 … 1, NaN where there is none; entries with one number in
+    `pair_P` are one pair that stands in the data more than once, and never apart in the folds. Without it all differ.
 
     Raises DataError where there are fewer labels than the method needs.
     """
@@ -51,10 +57,12 @@ def calibrate(scores_P: Floats, labels_P: Floats | None, config: CalibrationConf
         from scipy.stats import rankdata
 
         return np.asarray((rankdata(scores_P) - 0.5) / len(scores_P))
-    return _fitted(scores_P, labels_P, config)
+    return _fitted(scores_P, labels_P, config, np.arange(len(scores_P)) if pair_P is None else pair_P)
 
 
-def _fitted(scores_P: Floats, labels_P: Floats | None, config: CalibrationConfig) -> Floats:
+def _fitted(
+    scores_P: Floats, labels_P: Floats | None, config: CalibrationConfig, pair_P: npt.NDArray[np.int64]
+) -> Floats:
     """Cross-fitted, so that a pair's own label is no part of what its score becomes."""
     from sklearn.model_selection import StratifiedKFold
 
@@ -71,10 +79,12 @@ def _fitted(scores_P: Floats, labels_P: Floats | None, config: CalibrationConfig
     unknown = np.setdiff1d(np.arange(len(scores_P)), known)
     if len(unknown):
         found[unknown] = _curve(scores_P[known], match, config.method)(scores_P[unknown])
+    _, first, place = np.unique(pair_P[known], return_index=True, return_inverse=True)
     parts = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
-    for others, part in parts.split(scores_P[known], match):
-        curve = _curve(scores_P[known[others]], match[others], config.method)
-        found[known[part]] = curve(scores_P[known[part]])
+    for _, part in parts.split(first, match[first]):
+        held = np.isin(place, part)
+        curve = _curve(scores_P[known[~held]], match[~held], config.method)
+        found[known[held]] = curve(scores_P[known[held]])
     return found
 
 

@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dalr.config import Config, nearest
 from dalr.data.annotated import number_in
+from dalr.data.scored_pairs import check_range
 from dalr.errors import ConfigError, DataError, ModelError
 from dalr.evaluation.sentences import cosines
 from dalr.experts.calibration import CalibrationConfig
@@ -37,9 +38,11 @@ class ExpertConfig(Config):
       default its last class), or the sigmoid of its only output
     - `bm25`, `tfidf`, `characters`: words or character n-grams (3 to 5, within words) that the two texts share; BM25 is
       the mean of both directions
-    - `column`: the scores of people in a column of the data, from `low` to `high`
+    - `column`: the scores of people in a column of the data, from `low` to `high`, which become 0 and 1; a pair whose
+      cell is blank has none
 
-    `weight` is its share in a weighted aggregation; `calibration` takes the place of the common one.
+    `max_length` is in tokens; None is the encoder's own, of a cross-encoder 256. `weight` is its share in a weighted
+    aggregation; `calibration` takes the place of the common one.
     """
 
     kind: Kind
@@ -47,12 +50,17 @@ class ExpertConfig(Config):
     prompt: str | None = None
     partner_prompt: str | None = None
     class_name: str | None = None
-    max_length: int = Field(default=256, ge=8)
+    max_length: int | None = Field(default=None, ge=8)
     column: str | None = None
     low: float = 0.0
     high: float = 1.0
     weight: float = Field(default=1.0, ge=0)
     calibration: CalibrationConfig | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> "ExpertConfig":
+        check_range(self.low, self.high)
+        return self
 
 
 class Judge(Protocol):
@@ -63,7 +71,7 @@ class Judge(Protocol):
         ...
 
     def score(self, pairs: JudgedPairs) -> npt.NDArray[Any]:
-        """(P,) numbers, higher where the two sides fit better; on any scale."""
+        """(P,) numbers, higher where the two sides fit better, on any scale; NaN where people said nothing."""
         ...
 
 
@@ -94,7 +102,7 @@ class TextJudge:
         from dalr.encoders import TextConfig, build_text_encoder
 
         self.config, self.cache = config, cache
-        self.encoder = build_text_encoder(TextConfig(name=str(config.name)))
+        self.encoder = build_text_encoder(TextConfig(name=str(config.name), max_length=config.max_length))
 
     def fingerprint(self) -> Any:
         return [self.encoder.fingerprint(), self.config.prompt, self.config.partner_prompt]
@@ -169,9 +177,10 @@ class CrossEncoderJudge:
         self.tokenizer = load_tokenizer(found.folder)
         self.weights = hash_tensors(self.model.state_dict())
         self.place = self._place()
+        self.max_length = config.max_length or 256
 
     def fingerprint(self) -> Any:
-        return [self.weights, self.place, self.config.max_length]
+        return [self.weights, self.place, self.max_length]
 
     def score(self, pairs: JudgedPairs) -> npt.NDArray[Any]:
         import torch
@@ -184,7 +193,7 @@ class CrossEncoderJudge:
                 rows = order[start : start + self.BATCH]
                 sides = [[side[row] for row in rows] for side in (first, second)]
                 tokens = self.tokenizer(
-                    *sides, padding=True, truncation=True, max_length=self.config.max_length, return_tensors="pt"
+                    *sides, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
                 )
                 logits = self.model(**tokens).logits.float()
                 said = logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, self.place]
@@ -239,17 +248,22 @@ class ColumnJudge:
         column = str(config.column)
         if column not in pairs.cells:
             raise DataError(f"there is no column '{column}'; {nearest(column, list(pairs.cells))}")
-        scores = np.zeros(len(pairs))
+        scores = np.full(len(pairs), np.nan)
         for row, cell in enumerate(pairs.cells[column]):
+            if cell is None or not str(cell).strip():
+                continue
             try:
-                scores[row] = number_in(cell, "score")
+                score = number_in(cell, "score")
             except ValueError as error:
-                raise DataError(f"{pairs.where[row]}: {error}; give every pair a score, or drop the row") from None
-            if not config.low <= scores[row] <= config.high:
+                raise DataError(f"{pairs.where[row]}: {error}; mend it, or leave the cell blank") from None
+            if not config.low <= score <= config.high:
                 raise DataError(
-                    f"{pairs.where[row]}: the score {scores[row]:g} is outside the range {config.low:g} to "
+                    f"{pairs.where[row]}: the score {score:g} is outside the range {config.low:g} to "
                     f"{config.high:g}; mend it, or set the expert's low and high"
                 )
+            scores[row] = (score - config.low) / (config.high - config.low)
+        if np.isnan(scores).all():
+            raise DataError(f"the column '{column}' is blank throughout")
         return scores
 
 
@@ -259,14 +273,16 @@ def judge_key(judge: Judge, pairs: JudgedPairs) -> str | None:
     return None if fingerprint is None else hash_json([fingerprint, pairs.fingerprint()])
 
 
-def checked(scores: Sequence[float] | npt.NDArray[Any], size: int) -> Floats:
-    """An expert's scores as float64 (P,). DataError for another length, or a number that is none."""
+def checked(scores: Sequence[float] | npt.NDArray[Any], size: int, *, gaps: bool = False) -> Floats:
+    """An expert's scores as float64 (P,). DataError for another length, a number that is none (NaN is right where
+    there may be `gaps`), or the same one throughout."""
     found = np.asarray(scores, dtype=np.float64)
     if found.shape != (size,):
         raise DataError(f"gave {found.shape} scores for {size} pairs; expected one a pair")
-    broken = np.flatnonzero(~np.isfinite(found))
+    broken = np.flatnonzero(~np.isfinite(found) & ~(gaps & np.isnan(found)))
     if len(broken):
         raise DataError(f"gave {len(broken)} scores that are no numbers, the first for pair {broken[0] + 1}")
-    if np.ptp(found) == 0:
-        raise DataError(f"gave every pair the same score, {found[0]:g}, which says nothing; leave it out")
+    known = found[~np.isnan(found)]
+    if np.ptp(known) == 0:
+        raise DataError(f"gave every pair the same score, {known[0]:g}, which says nothing; leave it out")
     return found

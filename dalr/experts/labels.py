@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dalr.config import Config
+from dalr.data.annotated import plain_name
 from dalr.data.fetch import cache_root
 from dalr.errors import DalrError, DataError, one_line
 from dalr.experts.aggregation import AggregationConfig, aggregate, agreement_weights, soft_labels
@@ -47,7 +48,8 @@ class Labels:
 
     Attributes:
         names: of the A experts.
-        raw_AP, calibrated_AP: their scores.
+        raw_AP: their scores, NaN where one has none.
+        calibrated_AP: the same in 0 … 1, and the mean of the others' where one has none.
         label_P: soft labels in 0 … 1.
         weight_P: by the experts' agreement, in 0 … 1.
         reused: experts whose scores the cache held.
@@ -84,13 +86,16 @@ def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: Callable[[int
         told = "; ".join(f"experts.{name}: {reason}" for name, reason in failed.items())
         kept = f" (the scores of {', '.join(raw)} are kept)" if raw else ""
         raise DataError(f"{told}{kept}")
-    calibrated = []
-    for name, expert in config.experts.items():
+    pair_P = pairs.numbers()
+    calibrated_AP = np.full((len(raw), len(pairs)), np.nan)
+    for row_P, (name, expert) in zip(calibrated_AP, config.experts.items(), strict=True):
+        said = np.flatnonzero(~np.isnan(raw[name]))
+        label = None if pairs.label is None else pairs.label[said]
         try:
-            calibrated.append(calibrate(raw[name], pairs.label, expert.calibration or config.calibration))
+            row_P[said] = calibrate(raw[name][said], label, expert.calibration or config.calibration, pair_P[said])
         except DataError as error:
             raise DataError(f"experts.{name}: {error}") from None
-    calibrated_AP = np.stack(calibrated)
+    calibrated_AP = filled(calibrated_AP, pairs)
     weights_A = np.array([expert.weight for expert in config.experts.values()])
     joined_P = aggregate(calibrated_AP, config.aggregation, weights_A, pairs.label)
     return Labels(
@@ -103,12 +108,24 @@ def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: Callable[[int
     )
 
 
+def filled(scores_AP: Floats, pairs: JudgedPairs) -> Floats:
+    """The scores with the mean of the others where an expert has none. DataError for a pair that has no score."""
+    gaps_AP = np.isnan(scores_AP)
+    silent = np.flatnonzero(gaps_AP.all(axis=0))
+    if len(silent):
+        raise DataError(
+            f"{pairs.where[silent[0]]}: no expert has a score for this pair, nor for {len(silent) - 1:,} others; "
+            "add an expert that scores every pair, or drop the rows"
+        )
+    return np.where(gaps_AP, np.nanmean(scores_AP, axis=0), scores_AP)
+
+
 def expert_scores(config: ExpertConfig, pairs: JudgedPairs, cache: str | Path | None) -> tuple[Floats, bool]:
     """An expert's raw scores (P,), and whether they were there already."""
     judge = build_judge(config, cache)
     key = judge_key(judge, pairs)
     if key is None:
-        return checked(judge.score(pairs), len(pairs)), False
+        return checked(judge.score(pairs), len(pairs), gaps=config.kind == "column"), False
     folder = (Path(cache) if cache is not None else cache_root()) / "experts" / key
     known = folder.is_dir()
 
@@ -122,25 +139,46 @@ def expert_scores(config: ExpertConfig, pairs: JudgedPairs, cache: str | Path | 
 def write_labels(path: str | Path, pairs: JudgedPairs, labels: Labels) -> None:
     """Write the pairs as Parquet, which `dalr train` takes.
 
-    Columns: the two sides, `score` (the soft label), `weight`, `where`, `hard` (the label that was there), and of each
-    expert `raw_NAME` and `calibrated_NAME`. Pairs of texts are for data.scores. A catalogue is for data.train, with its
-    folder as data.root; the weight of a pair is then its soft label times the experts' agreement.
+    Columns: the two sides, `score` (the soft label), `weight` (the one that was there times the experts' agreement),
+    `where`, `hard` (the label that was there), and of each expert `raw_NAME` and `calibrated_NAME`. Pairs of texts are
+    for data.scores. A catalogue is for data.train, with its folder as data.root; a pair counts its soft label's part of
+    its weight, and its id, group, split and other columns stay.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    weight_P = labels.weight_P if pairs.weight is None else labels.weight_P * pairs.weight
+    columns: dict[str, Any] = {}
     if pairs.images is None:
-        columns: dict[str, Any] = {"sentence1": pairs.first, "sentence2": pairs.second}
+        columns |= {"sentence1": pairs.first, "sentence2": pairs.second}
     else:
-        columns = {"image": pairs.images.images, "text": pairs.first}
-        columns |= {"group": pairs.images.group} if pairs.images.group is not None else {}
-    weight_P = labels.weight_P if pairs.images is None else labels.weight_P * labels.label_P
+        photos = pairs.images
+        if photos.stored is not None:
+            raise DataError(
+                f"{photos.source}: its photos lie in shards, which a table cannot point into; label a catalogue with "
+                "image files (the experts' scores are kept)"
+            )
+        columns |= {"id": photos.keys} if photos.roles.id is not None else {}
+        columns |= {"image": photos.images, "text": pairs.first, "group": photos.group, "split": photos.split}
+        weight_P = weight_P * labels.label_P
     columns |= {"score": labels.label_P, "weight": weight_P, "where": pairs.where}
     if pairs.label is not None:
         columns["hard"] = [None if np.isnan(value) else float(value) for value in pairs.label]
     for name, raw, calibrated in zip(labels.names, labels.raw_AP, labels.calibrated_AP, strict=True):
-        columns[f"raw_{name}"], columns[f"calibrated_{name}"] = raw, calibrated
+        columns[f"raw_{name}"], columns[f"calibrated_{name}"] = pa.array(raw, from_pandas=True), calibrated
+    if pairs.images is not None:
+        # What a catalogue knows of its products, such as the columns that attribute teachers read.
+        columns = {name: values for name, values in columns.items() if values is not None}
+        taken = {plain_name(name) for name in columns}
+        others = {name: values for name, values in pairs.images.columns.items() if plain_name(name) not in taken}
+        columns |= {name: _of_one_type(values) for name, values in others.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(path).with_name(f".{Path(path).name}.part")
     pq.write_table(pa.table(columns), temporary)
     temporary.replace(path)
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    """A column as Parquet can hold it: as it is where its cells are of one type, else as text."""
+    kinds = {type(value) for value in values if value is not None}
+    return values if len(kinds) < 2 else [None if value is None else str(value) for value in values]

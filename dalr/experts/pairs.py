@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import model_validator
 
 from dalr.config import Config
 from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.records import BadRow, Part
-from dalr.data.scored_pairs import SCORE_NAMES, SENTENCE_NAMES
+from dalr.data.scored_pairs import SCORE_NAMES, SENTENCE_NAMES, WEIGHT_NAMES, check_range, weight_in
 from dalr.errors import DataError
 from dalr.files import hash_json
 
@@ -38,6 +39,11 @@ class JudgedConfig(Config):
     low: float = 0.0
     high: float = 1.0
 
+    @model_validator(mode="after")
+    def _range(self) -> "JudgedConfig":
+        check_range(self.low, self.high)
+        return self
+
 
 @dataclass(frozen=True)
 class JudgedPairs:
@@ -51,6 +57,7 @@ class JudgedPairs:
         cells: every column of the source, for experts that read one, by name.
         where: `file:row` of each pair.
         bad: rows that cannot be used.
+        weight: how much each pair counts already, (P,); None is 1 for all.
     """
 
     first: list[str]
@@ -60,6 +67,7 @@ class JudgedPairs:
     cells: dict[str, list[Any]]
     where: list[str]
     bad: list[BadRow]
+    weight: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -68,6 +76,14 @@ class JudgedPairs:
         """32 hex digits over what experts see of the pairs."""
         other = self.images.fingerprint() if self.images is not None else self.second
         return hash_json([self.first, other])
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """A number for each pair, (P,): the same for pairs that say the same, whichever side comes first."""
+        others = self.images.images if self.images is not None else self.second
+        assert others is not None
+        known: dict[tuple[str, ...], int] = {}
+        keys = (tuple(sorted((one, str(other)))) for one, other in zip(self.first, others, strict=True))
+        return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Both sides as texts. DataError for a catalogue of photos."""
@@ -102,8 +118,10 @@ def _sentence_columns(part: Part, config: JudgedConfig, path: Path) -> tuple[str
 
 def _of_texts(part: Part, names: tuple[str, str], config: JudgedConfig, path: Path) -> JudgedPairs:
     label = find_column(part, SCORE_NAMES, config.label, path)
+    counts = find_column(part, WEIGHT_NAMES, None, path)
     kept: list[int] = []
     labels: list[float] = []
+    weights: list[float] = []
     for number, (line, first, second) in enumerate(
         zip(part.rows, *(part.columns[name] for name in names), strict=True)
     ):
@@ -111,7 +129,9 @@ def _of_texts(part: Part, names: tuple[str, str], config: JudgedConfig, path: Pa
             for side, cell in (("first", first), ("second", second)):
                 if cell is None or not str(cell).strip():
                     raise ValueError(f"its {side} text is empty")
-            labels.append(_label(None if label is None else part.columns[label][number], config))
+            hard = _label(None if label is None else part.columns[label][number], config)
+            weights.append(1.0 if counts is None else weight_in(part.columns[counts][number]))
+            labels.append(hard)
             kept.append(number)
         except ValueError as error:
             part.refuse(line, str(error))
@@ -120,7 +140,7 @@ def _of_texts(part: Part, names: tuple[str, str], config: JudgedConfig, path: Pa
     sides = [[str(part.columns[name][number]).strip() for number in kept] for name in names]
     columns = {name: [column[number] for number in kept] for name, column in part.columns.items()}
     where = [f"{part.file}:{part.rows[number]}" for number in kept]
-    return JudgedPairs(sides[0], sides[1], None, _or_none(labels), columns, where, part.bad)
+    return JudgedPairs(sides[0], sides[1], None, _or_none(labels), columns, where, part.bad, np.array(weights))
 
 
 def _of_catalogue(source: str, config: JudgedConfig) -> JudgedPairs:
@@ -144,7 +164,8 @@ def _of_catalogue(source: str, config: JudgedConfig) -> JudgedPairs:
         manifest, labels = manifest.select(kept), [labels[row] for row in kept]
     texts = [text or "" for text in manifest.texts]
     where = [manifest.where(row) for row in range(len(manifest))]
-    return JudgedPairs(texts, None, manifest, _or_none(labels), manifest.columns, where, manifest.bad)
+    weight = manifest.weight.astype(np.float64)
+    return JudgedPairs(texts, None, manifest, _or_none(labels), manifest.columns, where, manifest.bad, weight)
 
 
 def _label(cell: Any, config: JudgedConfig) -> float:

@@ -29,12 +29,12 @@ def describe_labels(pairs: JudgedPairs, labels: Labels) -> dict[str, Any]:
 
 
 def correlations(labels: Labels) -> dict[str, dict[str, float]]:
-    """Spearman's correlation between the raw scores of every two experts."""
+    """Spearman's correlation between the raw scores of every two experts, over the pairs that both have scored."""
     from scipy.stats import spearmanr
 
     return {
         one: {
-            other: _rounded(spearmanr(labels.raw_AP[i], labels.raw_AP[j]).statistic)
+            other: _rounded(spearmanr(labels.raw_AP[i], labels.raw_AP[j], nan_policy="omit").statistic)
             for j, other in enumerate(labels.names)
         }
         for i, one in enumerate(labels.names)

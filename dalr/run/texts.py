@@ -98,8 +98,17 @@ def _read(data: DataSection) -> TrainingTexts:
 
 
 def read_scaled(source: ScoresConfig) -> tuple[ScoredPairs, list[BadRow]]:
-    """The scored pairs of one file with their scores brought to 0 … 1."""
+    """The scored pairs of one file with their scores brought to 0 … 1.
+
+    Raises DataError where all scores are at most 1 and nobody has said that the range ends at 5: as they stand they
+    would call every pair unlike.
+    """
     pairs, bad = read_scored_pairs(source.path, low=source.low, high=source.high)
+    if "high" not in source.model_fields_set and max(pairs.score) <= 1:
+        raise DataError(
+            f"{source.path}: no score is above 1, and scores are taken to run from {source.low:g} to {source.high:g}; "
+            f"say `high: 1` in its entry of data.scores (or `high: {source.high:g}`)"
+        )
     width = source.high - source.low
     return replace(pairs, score=[(score - source.low) / width for score in pairs.score]), bad
 

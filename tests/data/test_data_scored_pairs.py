@@ -7,6 +7,7 @@ Invariants
   its file and line; a file without the columns, or without one usable row, is refused by name.
 - Weights are read where there are some, and go with their pairs; Parquet is a table too.
 - Text that is not UTF-8 is read as Windows-1252.
+- Scores that end at 1 are refused for training where nobody said that the range does.
 - The real files have the published counts (data).
 """
 
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from dalr.data.labelled_texts import read_labelled_texts
-from dalr.data.scored_pairs import ScoredPairs, joined, read_scored_pairs, read_year
+from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs, read_year
 from dalr.errors import DataError
+from dalr.run.texts import read_scaled
 
 PAIRS = ScoredPairs(["A dog runs.", 'He said "no", twice', "über"], ["A cat sits.", "b", "c"], [1.0, 2.5, 5.0])
 ROWS = list(zip(PAIRS.first, PAIRS.second, PAIRS.score, strict=True))
@@ -201,3 +203,15 @@ def test_parquet(tmp_path: Path) -> None:
     pairs, bad = read_scored_pairs(path)
     assert pairs == ScoredPairs(PAIRS.first, PAIRS.second, PAIRS.score, [1.0, 0.0, 2.0])
     assert bad == []
+
+
+def test_scores_up_to_one_are_not_taken_for_scores_up_to_five(tmp_path: Path) -> None:
+    """Labels of 0 to 1 over a range of 0 to 5 would call every pair unlike, and train to that."""
+    path = tmp_path / "labels.tsv"
+    path.write_text("sentence1\tsentence2\tscore\na b\tb a\t1\na b\tc d\t0.25\n")
+    with pytest.raises(DataError, match=r"labels.tsv: no score is above 1, .* say `high: 1` in its entry of data.scores"):
+        read_scaled(ScoresConfig(path=str(path)))
+    assert read_scaled(ScoresConfig(path=str(path), high=1))[0].score == [1, 0.25]
+    assert read_scaled(ScoresConfig(path=str(path), high=5))[0].score == [0.2, 0.05]
+    with pytest.raises(ValueError, match="low: 3 is to be less than high, 3"):
+        ScoresConfig(path=str(path), low=3, high=3)

@@ -19,6 +19,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from dalr.config import parse_config
+from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import read_scored_pairs
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.errors import ConfigError, DataError, ModelError
@@ -148,6 +149,29 @@ def test_by_people(pairs: JudgedPairs, tmp_path: Path) -> None:
         scores_of(pairs, tmp_path, kind="column", column="people", high=0.5)
     with pytest.raises(DataError, match=r"there is no column 'peeple'; did you mean 'people'"):
         scores_of(pairs, tmp_path, kind="column", column="peeple")
+    halved = scores_of(pairs, tmp_path, kind="column", column="people", low=0, high=2)
+    np.testing.assert_allclose(halved, [row[3] / 2 for row in rows()])
+
+
+def test_a_pair_that_people_left_blank(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("first,second,grade,weight\na b,a b,1,3\na c,a d,,2\nx,y,0,1\n")
+    pairs = read_judged(str(table), JudgedConfig())
+    people = {"kind": "column", "column": "grade", "calibration": {"method": "none"}}
+    config = {"experts": {"people": people, "words": {"kind": "tfidf"}}, "calibration": {"method": "minmax"}}
+    labels = label_pairs(pairs, parse_config(LabelConfig, config))
+    assert np.isnan(labels.raw_AP[0]).tolist() == [False, True, False]
+    assert labels.calibrated_AP[0, 1] == labels.calibrated_AP[1, 1] == labels.label_P[1]
+    assert describe_labels(pairs, labels)["correlation"]["people"]["words"] == 1.0
+    write_labels(tmp_path / "labels.parquet", pairs, labels)
+    assert read_scored_pairs(tmp_path / "labels.parquet", high=1)[0].weights() == [3, 2, 1]
+    with pytest.raises(DataError, match=r"table.csv:3: no expert has a score for this pair, nor for 0 others"):
+        label_pairs(pairs, parse_config(LabelConfig, {"experts": {"people": people}}))
+    table.write_text("first,second,grade\na b,a b,\na c,a d, \n")
+    with pytest.raises(DataError, match=r"experts.people: the column 'grade' is blank throughout"):
+        label_pairs(read_judged(str(table), JudgedConfig()), parse_config(LabelConfig, {"experts": {"people": people}}))
+    with pytest.raises(ConfigError, match="low: 5 is to be less than high, 5"):
+        parse_config(LabelConfig, {"experts": {"people": {**people, "low": 5, "high": 5}}})
 
 
 def test_photos_with_captions(tmp_path: Path) -> None:
@@ -165,11 +189,26 @@ def test_photos_with_captions(tmp_path: Path) -> None:
     config = parse_config(LabelConfig, {"experts": {"own": {"kind": "image_text", "name": str(tmp_path / "pair")}}})
     labels = label_pairs(pairs, config)
     write_labels(tmp_path / "labels.parquet", pairs, labels)
-    from dalr.data.manifest import DataConfig, Manifest
 
     read = Manifest.load(tmp_path / "labels.parquet", DataConfig(root=str(catalogue.parent)))
     np.testing.assert_allclose(read.weight, labels.label_P, atol=1e-6)
     assert read.texts == pairs.first
+
+
+def test_a_catalogue_keeps_what_it_knew(tmp_path: Path) -> None:
+    """Above all its split: rows of the test part must not come back as rows to train on."""
+    tiny_catalogue(tmp_path)
+    lines = [f"p{n},images/{n}.png,a thing number {n},{('train', 'test')[n % 2]},{n / 10},{n},red" for n in range(8)]
+    catalogue = tmp_path / "products.csv"
+    catalogue.write_text("\n".join(["id,image,text,split,weight,grade,colour", *lines]))
+    pairs = read_judged(str(catalogue), JudgedConfig())
+    config = parse_config(LabelConfig, {"experts": {"people": {"kind": "column", "column": "grade", "high": 7}}})
+    labels = label_pairs(pairs, config)
+    write_labels(tmp_path / "labels.parquet", pairs, labels)
+    read, before = Manifest.load(tmp_path / "labels.parquet"), Manifest.load(catalogue)
+    assert (read.keys, read.split, read.columns["colour"]) == (before.keys, before.split, ["red"] * 8)
+    np.testing.assert_allclose(read.weight, before.weight * labels.label_P, atol=1e-6)
+    assert len(read.part("train")) == 4
 
 
 CONFIG: dict[str, Any] = {
@@ -283,3 +322,8 @@ def test_the_command(source: Path, tmp_path: Path, dalr: Run) -> None:
     assert "60 labels, mean" in printed
     assert min(read_scored_pairs(out, high=1)[0].weights()) < 1
     assert call("aggregation.rule=best")[0] == 2
+    code, _, error = dalr("label", source, "--config", config, "--out", tmp_path / "labels.csv")
+    assert (code, "expected the name of a Parquet file, ending in .parquet" in error) == (2, True)
+    (tmp_path / "file").write_text("")
+    code, _, error = dalr("label", source, "--config", config, "--out", tmp_path / "file/labels.parquet")
+    assert (code, error.strip()) == (2, f"dalr label: {tmp_path / 'file'}: File exists")
