@@ -14,7 +14,7 @@ from dalr.data.manifest import Manifest
 from dalr.data.streams import MixedStreams, Stream, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
-from dalr.features import embed_images, embed_texts, image_keys
+from dalr.features import StoredRows, embed_images, embed_texts, image_keys
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import (
@@ -166,30 +166,68 @@ def text_rows(
 
 
 def add_teachers(
-    teachers: Sequence[TeacherConfig], rows: Rows, texts: Sequence[str], manifest: Manifest | None, cache: Path | None
-) -> Rows:
+    teachers: Sequence[TeacherConfig],
+    rows: Mapping[Kind, Rows],
+    texts: Mapping[Kind, Sequence[str]],
+    manifest: Manifest | None,
+    cache: Path | None,
+) -> dict[Kind, Rows]:
     """The rows with these teachers' embeddings; a side without one learns from its own frozen tower, if it has it.
 
-    `manifest` gives the photos of image teachers; None where the rows are texts alone, which have no use for them.
+    Args:
+        teachers: in the order in which the rows will have them.
+        rows: the training sets by kind.
+        texts: of each kind, its rows' texts. A teacher that is fitted to texts is fitted to all of them.
+        manifest: the paired rows, for teachers that look at photos or products; None where none may be looked at.
+        cache: folder of the feature cache; None is the user's own.
     """
-    taught: dict[str, list[Features]] = {"text": [], "image": []}
+    taught: dict[Kind, dict[str, list[Features]]] = {kind: {"text": [], "image": []} for kind in rows}
     for teacher in teachers:
-        if teacher.columns and (manifest is not None or teacher.side == "text"):
-            if manifest is None:
-                raise DataError(
-                    f"teachers: {teacher.name} knows products, and some batches are texts alone; set its side to "
-                    "image, or leave out the texts (data.corpus, data.mix)"
-                )
-            found: Table = AttributeRows.of(manifest, teacher.columns)
-        elif teacher.side == "text":
-            found = teacher_rows(teacher, texts, cache)
-        elif manifest is not None:
-            keys = photo_keys(manifest)
-            found = teacher_rows(teacher, range(len(manifest)), cache, open_image=manifest.open_image, keys=keys)
-        else:
-            continue
-        taught[teacher.side].append(Features(found))
-    return frozen_teachers(replace(rows, text_teachers=tuple(taught["text"]), image_teachers=tuple(taught["image"])))
+        for kind, table in _teacher_tables(teacher, texts, manifest, cache).items():
+            taught[kind][teacher.side].append(Features(table))
+    return {
+        kind: frozen_teachers(
+            replace(part, text_teachers=tuple(taught[kind]["text"]), image_teachers=tuple(taught[kind]["image"]))
+        )
+        for kind, part in rows.items()
+    }
+
+
+def _teacher_tables(
+    teacher: TeacherConfig, texts: Mapping[Kind, Sequence[str]], manifest: Manifest | None, cache: Path | None
+) -> dict[Kind, Table]:
+    """What a teacher says of the rows of each kind that it can judge."""
+    if teacher.columns and teacher.side == "text" and (manifest is None or "text" in texts):
+        raise DataError(
+            f"teachers: {teacher.name} knows products, and some batches are texts alone; set its side to image, or "
+            "leave out the texts (data.corpus, data.mix)"
+        )
+    if teacher.columns or teacher.side == "image":
+        if manifest is None:
+            return {}
+        if teacher.columns:
+            return {"pairs": AttributeRows.of(manifest, teacher.columns)}
+        keys = photo_keys(manifest)
+        return {"pairs": teacher_rows(teacher, range(len(manifest)), cache, open_image=manifest.open_image, keys=keys)}
+    whole = teacher_rows(teacher, [text for some in texts.values() for text in some], cache)
+    ends = np.cumsum([len(some) for some in texts.values()])
+    parts = zip(texts, ends, strict=True)
+    chosen = {kind: np.arange(end - len(texts[kind]), end) for kind, end in parts}
+    return {kind: whole.select(own) if isinstance(whole, StoredRows) else whole[own] for kind, own in chosen.items()}
+
+
+def teacher_fingerprints(teachers: Sequence[TeacherConfig], rows: Mapping[Kind, Rows]) -> dict[str, str]:
+    """What made each teacher's rows beside the texts and photos that they are of, by its name."""
+    found: dict[str, str] = {}
+    for part in rows.values():
+        for side, columns in (("text", part.text_teachers), ("image", part.image_teachers)):
+            named = [teacher for teacher in teachers if teacher.side == side]
+            for teacher, column in zip(named, columns, strict=False):
+                if isinstance(column.array, StoredRows):
+                    found[f"teachers.{teacher.name}"] = column.array.store.spec.fingerprint
+                elif isinstance(column.array, AttributeRows):
+                    found[f"teachers.{teacher.name}"] = column.array.fingerprint()
+    return found
 
 
 def taught_objective(

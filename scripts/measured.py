@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import statistics
 import sys
@@ -46,9 +47,13 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
     """Write a result with the command that makes it; the folder of the data is $DALR_DATA in it."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--finished"]
     command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *arguments])
-    if data := os.environ.get("DALR_DATA"):
-        command = command.replace(data.rstrip("/"), "$DALR_DATA")
-    write_json(path, {"command": command, **values})
+    write_json(path, {"command": portable(command), **values})
+
+
+def portable(command: str) -> str:
+    """A command with $DALR_DATA where it names that folder, or what lies in it."""
+    data = (os.environ.get("DALR_DATA") or "").rstrip("/")
+    return re.sub(rf"(?<![\w./-]){re.escape(data)}(?![\w.-])", "$DALR_DATA", command) if data else command
 
 
 def with_earlier(path: Path | None, recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,10 +3,10 @@
     python scripts/make_study_data.py --data $DALR_DATA --out runs/study/data
     python scripts/run_study.py configs/study/sentences.yaml --out runs/study --json assets/results/study.json
 
-Restartable: a finished cell is not run again, a killed one goes on where it stopped, and one whose config has changed
-is refused. `--shard 0/4` runs a quarter of the cells, on one of four machines that see the same folder; `--finished`
-runs nothing and writes what is there; `--dry-run` checks every cell's config and prints its command. After each cell
-OUT/table.md says what is known so far.
+Restartable: a finished cell is not run again, a killed one goes on where it stopped, and one whose config or files have
+changed is refused. `--shard 0/4` runs a quarter of the cells, on one of four machines that see the same folder;
+`--finished` runs nothing and writes what is there; `--dry-run` checks every cell's config and prints its command. After
+each cell OUT/table.md says what is known so far.
 """
 
 import argparse
@@ -16,27 +16,29 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from measured import json_once, run_result, write_result
+from measured import json_once, portable, run_result, write_result
 from pydantic import Field, model_validator
 from study_measures import MEASURES, OF_IMAGES, Measured, Retrieval
 from study_tables import DIRECTIONS, compare, tables
 
 from dalr.config import Config, load_config, read_yaml
 from dalr.errors import DalrError, UsageError
-from dalr.files import hash_json, write_atomically, write_json
+from dalr.files import hash_file, hash_json, write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
-from dalr.run_folder import check_same_run, read_run
+from dalr.run_folder import changed_keys, check_same_run, read_run
+from dalr.training_log import read_log
 
+# Beside a cell's run: what it read, and how much memory it took.
+BESIDE = "cell.json"
 TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
 
 
@@ -146,7 +148,7 @@ def main() -> None:
         write_atomically(options.out / "table.md", table)
     if options.json is not None:
         for entry in found:
-            entry["command"] = str(entry["command"]).replace(os.environ.get("DALR_DATA") or "\0", "$DALR_DATA")
+            entry["command"] = portable(str(entry["command"]))
         recipe = {"study": read_yaml(options.study), "overrides": options.set, "config": read_yaml(study.config)}
         write_result(options.json, {**recipe, "differences": differences, "cells": found, "failed": failed})
     if failed:
@@ -188,6 +190,39 @@ def sharded(every: list[Cell], shard: str) -> list[Cell]:
     return every[int(match[1]) :: int(match[2])]
 
 
+SECTIONS = ("data", "model", "teachers", "leaks", "evaluation")
+
+
+def files_read(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(key, content) of every file and folder that a config's values name."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if name != "cache" and not name.endswith("split"):
+                yield from files_read(part, f"{key}.{name}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from files_read(part, f"{key}.{number}")
+    elif isinstance(value, str) and os.path.exists(value):
+        yield key, content(value)
+
+
+@cache
+def content(path: str) -> str:
+    """What a file or folder holds, as 32 hex digits; of a model's folder its weights. '' where there is nothing."""
+    place = Path(path)
+    if place.is_file():
+        return hash_file(place)
+    files = [file for file in place.rglob("*") if file.is_file() and "checkpoints" not in file.relative_to(place).parts]
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    return hash_json(sorted((str(file.relative_to(place)), hash_file(file)) for file in weights or files))
+
+
+def sources(config: RunConfig) -> dict[str, str]:
+    """What a cell reads, by key of its config."""
+    whole = config.model_dump(mode="json")
+    return {key: print_ for section in SECTIONS for key, print_ in files_read(whole[section], section)}
+
+
 def train(cell: Cell) -> None:
     """Train in a process of its own, so that its memory can be told, unless it is finished.
 
@@ -196,7 +231,7 @@ def train(cell: Cell) -> None:
     if run_result(cell.out) is None:
         cell.out.parent.mkdir(parents=True, exist_ok=True)
         said = cell.out.with_name(f"{cell.out.name}.log")
-        began = time.perf_counter()
+        read = sources(cell.parsed())
         with open(said, "w", encoding="utf-8") as log:
             process = subprocess.Popen([sys.executable, "-m", "dalr", *cell.arguments], stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
@@ -204,9 +239,8 @@ def train(cell: Cell) -> None:
         if process.returncode:
             last = said.read_text(encoding="utf-8").strip().splitlines()[-1:]
             raise DalrError(f"dalr train ended with {process.returncode}: {' '.join(last)} (all of it: {said})")
-        seconds = round(time.perf_counter() - began, 1)
-        # Linux counts in KiB; of a run that was killed before, this is the last part alone.
-        write_json(cell.out / "cost.json", {"seconds": seconds, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
+        # Linux counts in KiB.
+        write_json(cell.out / BESIDE, {"sources": read, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
 
 
 def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
@@ -219,6 +253,11 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         return {}
     config, result = cell.parsed(), record["result"]
     check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), cell.out)
+    known = json_once(cell.out / BESIDE, True, dict) or {}
+    if known and (moved := changed_keys(known["sources"], sources(config))):
+        raise UsageError(
+            f"{cell.out}: what it was trained on has changed since ({'; '.join(moved)}); remove the folder"
+        )
     loaded = Measured(cell.out, config, Path(study.data), study.retrieval)
 
     def measure(name: str) -> dict[str, Any]:
@@ -234,8 +273,10 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     figures = {
         name: json_once(measure_path(cell, study, name, ".json"), only_read, partial(measure, name)) for name in wanted
     }
-    cost = json_once(cell.out / "cost.json", True, dict) or {}
-    examples = result["steps"] * config.train.batch_size / result["seconds"]
+    rates = [
+        event["examples_per_second"] for event in read_log(cell.out / "log.jsonl") if "examples_per_second" in event
+    ]
+    cost = {"seconds": result["seconds"], "examples_per_second": float(np.median(rates)) if rates else None}
     return {
         "setting": cell.setting,
         "method": cell.method,
@@ -243,16 +284,20 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         "command": shlex.join(["dalr", *cell.arguments]),
         "dev": result["best"],
         "steps": result["steps"],
-        "cost": {**cost, "examples_per_second": round(examples, 1)},
+        "cost": {**cost, "peak_memory_gib": known.get("peak_memory_gib")},
+        "inputs": record["inputs"],
         "leaks": result["leaks"],
         **{name: value for name, value in figures.items() if value is not None},
     }
 
 
 def measure_path(cell: Cell, study: Study, name: str, suffix: str) -> Path:
-    """Where a measure of a cell is kept; measured on something else it is another file."""
-    what = hash_json([study.data, study.retrieval.model_dump() if name in OF_IMAGES else None])
-    return cell.out / f"{name}-{what[:8]}{suffix}"
+    """Where a measure of a cell is kept; measured on other files, or on others' content, it is another file."""
+    folder = "transfer" if name == "transfer" else "sts"
+    read: list[Any] = [study.data, content(f"{study.data}/{folder}")]
+    if name in OF_IMAGES:
+        read = [study.retrieval.model_dump(), content(study.retrieval.manifest) if study.retrieval.manifest else ""]
+    return cell.out / f"{name}-{hash_json(read)[:8]}{suffix}"
 
 
 def found_in(every: list[Cell], study: Study) -> list[tuple[Cell, dict[str, Any]]]:

@@ -142,10 +142,12 @@ def graded(cell: Measured) -> Found:
 
 
 def _photos(cell: Measured) -> dict[str, Any]:
-    """The first photo of every text: captions of one photo are no independent queries."""
+    """The first photo of every text, and of every photo its first text: captions of one photo, and photos with one
+    caption, are no independent queries."""
     _, related, _, _ = cell.part
     matches = related.text_facts @ related.image_facts.T
-    return {"text_to_image.group": np.asarray(matches.argmax(axis=1)).ravel()}
+    photos, texts = (np.asarray(matches.argmax(axis=axis)).ravel() for axis in (1, 0))
+    return {"text_to_image.group": photos, "image_to_text.group": texts}
 
 
 MEASURES: dict[str, Callable[[Measured], Found]] = {

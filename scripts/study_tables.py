@@ -3,6 +3,7 @@
 Legend: C cells (a method with a seed) · S seeds · P queries of a task.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm as normal
 from scipy.stats import rankdata
 from scipy.stats import t as student_t
+
+from dalr.files import hash_json
 
 Cells = Sequence[Mapping[str, Any]]
 Floats = npt.NDArray[np.float64]
@@ -31,8 +33,8 @@ def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
     The figures are `sts`, the mean Spearman of its tasks, and the mean score of each direction of retrieval, all
     × 100. Two methods are compared on the seeds that both have. The error has two parts: of the queries, by a bootstrap
     that draws the same ones for both methods (of captions, whole photos); and of the seeds, from the differences at
-    single seeds. Interval and two-sided p are Student's with seeds − 1 degrees of freedom, since so few seeds cannot be
-    resampled; with one seed they are of the queries alone.
+    single seeds, since so few cannot be resampled. Interval and two-sided p are Student's with degrees of freedom by
+    Satterthwaite (1946); with one seed they are of the queries alone.
     """
     differences: dict[str, dict[str, Differences]] = {}
     for setting in dict.fromkeys(cell["setting"] for cell in found):
@@ -58,49 +60,70 @@ def _figures(scores: Mapping[str, Scores]) -> Iterator[tuple[str, Scores]]:
 
 
 def _differences(scores: Mapping[tuple[str, int], Scores], resamples: int) -> Differences:
-    """Of one figure; nothing where the cells were measured on different queries."""
-    if len({tuple((name, len(values)) for name, values in arrays.items()) for arrays in scores.values()}) != 1:
-        return {}
-    first = next(iter(scores.values()))
-    tasks = [name for name in first if not name.endswith((GOLD, GROUP))]
-    whole_C = _means(scores, tasks, {task: np.ones(len(first[task]), np.int64) for task in tasks})
-    generator = np.random.default_rng(0)
-    drawn = np.empty((resamples, len(scores)))
-    for number in range(resamples):
-        drawn[number] = _means(scores, tasks, {task: _counts(first, task, generator) for task in tasks})
+    """Of one figure. Cells that were measured on the same queries share their draws; a seed whose two cells were not is
+    no part of the difference."""
     cells = list(scores)
-    methods = list(dict.fromkeys(method for method, _ in cells))
+    alike: dict[str, list[int]] = {}
+    for number, arrays in enumerate(scores.values()):
+        alike.setdefault(_queries(arrays), []).append(number)
+    whole_C = np.empty(len(cells))
+    drawn = np.empty((resamples, len(cells)))
+    queries: dict[int, tuple[str, int]] = {}
+    generator = np.random.default_rng(0)
+    for name, members in alike.items():
+        of_members = [scores[cells[number]] for number in members]
+        first = of_members[0]
+        tasks = [task for task in first if not task.endswith((GOLD, GROUP))]
+        queries |= dict.fromkeys(members, (name, sum(len(_groups(first, task)[0]) for task in tasks)))
+        whole_C[members] = _means(of_members, tasks, {task: np.ones(len(first[task]), np.int64) for task in tasks})
+        for number in range(resamples):
+            counts = {task: _counts(first, task, generator) for task in tasks}
+            drawn[number, members] = _means(of_members, tasks, counts)
     found: Differences = {}
-    for a, b in permutations(methods, 2):
+    for a, b in permutations(dict.fromkeys(method for method, _ in cells), 2):
         seeds = sorted(
-            {seed for method, seed in cells if method == a} & {seed for method, seed in cells if method == b}
+            seed
+            for method, seed in cells
+            if method == a and (b, seed) in scores
+            if queries[cells.index((a, seed))] == queries[cells.index((b, seed))]
         )
         if seeds:
             left, right = ([cells.index((method, seed)) for seed in seeds] for method in (a, b))
             found.setdefault(a, {})[b] = _difference(
-                whole_C[left] - whole_C[right], (drawn[:, left] - drawn[:, right]).mean(axis=1)
+                whole_C[left] - whole_C[right],
+                (drawn[:, left] - drawn[:, right]).mean(axis=1),
+                sum(size for _, size in {queries[number] for number in left}),
             )
     return found
 
 
+def _queries(arrays: Scores) -> str:
+    """What tells the queries of a cell from those of another: their number, gold scores and groups."""
+    fixed = {name: values.tolist() if name.endswith((GOLD, GROUP)) else len(values) for name, values in arrays.items()}
+    return hash_json(fixed)
+
+
+def _groups(arrays: Scores, task: str) -> tuple[npt.NDArray[Any], Counts]:
+    """The independent queries of a task, and which of them each entry belongs to."""
+    group = arrays.get(task + GROUP)
+    names, place = np.unique(np.arange(len(arrays[task])) if group is None else group, return_inverse=True)
+    return names, place
+
+
 def _counts(arrays: Scores, task: str, generator: np.random.Generator) -> Counts:
     """How often each query of a task is drawn; queries of one group together."""
-    size = len(arrays[task])
-    group = arrays.get(task + GROUP)
-    if group is None:
-        return np.bincount(generator.integers(size, size=size), minlength=size)
-    names, place = np.unique(group, return_inverse=True)
+    names, place = _groups(arrays, task)
     drawn: Counts = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))[place]
     return drawn
 
 
-def _means(scores: Mapping[Any, Scores], tasks: Sequence[str], counts: Mapping[str, Counts]) -> Floats:
+def _means(scores: Sequence[Scores], tasks: Sequence[str], counts: Mapping[str, Counts]) -> Floats:
     """The figure of each of C cells, × 100, with every query as often as `counts` says."""
     found = []
     for task in tasks:
         chosen = np.repeat(np.arange(len(counts[task])), counts[task])
-        values_CP = np.stack([arrays[task][chosen] for arrays in scores.values()])
-        gold = next(iter(scores.values())).get(task + GOLD)
+        values_CP = np.stack([arrays[task][chosen] for arrays in scores])
+        gold = scores[0].get(task + GOLD)
         found.append(100 * values_CP.mean(axis=-1) if gold is None else _spearman(values_CP, gold[chosen]))
     joined: Floats = np.mean(found, axis=0)
     return joined
@@ -115,21 +138,28 @@ def _spearman(cosines_CP: Floats, gold_P: Floats) -> Floats:
     return found
 
 
-def _difference(by_seed_S: Floats, drawn: Floats) -> dict[str, float]:
+def _difference(by_seed_S: Floats, drawn: Floats, queries: int) -> dict[str, float]:
+    """The degrees of freedom of a sum of two variances are Satterthwaite's: few where the seeds are most of it, many
+    where the queries are. Of one seed, those of the queries alone."""
     seeds = len(by_seed_S)
     whole = float(by_seed_S.mean())
-    error = np.sqrt(drawn.var() + (by_seed_S.var(ddof=1) / seeds if seeds > 1 else 0.0))
-    law = student_t(seeds - 1) if seeds > 1 else normal()
-    p = float(2 * law.sf(abs(whole) / error)) if error > 0 else float(whole == 0)
-    half = float(law.ppf(0.975) * error)
-    values = {"difference": whole, "low": whole - half, "high": whole + half, "p": p}
+    of_queries = float(drawn.var())
+    of_seeds = float(by_seed_S.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    error = math.sqrt(of_queries + of_seeds)
+    values = {"difference": whole, "low": whole, "high": whole, "p": float(whole == 0)}
+    if error > 0:
+        shares = of_queries**2 / max(queries - 1, 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
+        law = student_t(error**4 / shares)
+        half = float(law.ppf(0.975) * error)
+        values |= {"low": whole - half, "high": whole + half, "p": float(2 * law.sf(abs(whole) / error))}
     return {**{name: round(value, 4) for name, value in values.items()}, "seeds": seeds}
 
 
 def tables(found: Cells, baseline: str, differences: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The study so far in Markdown: of every setting sentences, retrieval, other tasks, and what training cost.
 
-    A table that has differences ends in them: the figure less that of `baseline`, its 95 % interval and p.
+    A table that has differences ends in them: the figure less that of `baseline` (where that has no such figure, of the
+    first method that has), its 95 % interval and p.
     """
     parts = []
     for setting in dict.fromkeys(cell["setting"] for cell in found):
@@ -162,7 +192,7 @@ def _column_groups(of_method: Mapping[str, Cells]) -> Iterator[tuple[dict[str, C
         "uniformity": _reader("geometry", "uniformity"),
         "examples/s": _reader("cost", "examples_per_second"),
         "GiB": _reader("cost", "peak_memory_gib"),
-        "minutes": lambda cell: (cell["cost"].get("seconds") or 0) / 60 or None,
+        "minutes": lambda cell: cell["cost"]["seconds"] / 60,
     }
     compared = [f"{measure} {direction}" for measure in ("retrieval", "graded") for direction in DIRECTIONS]
     for columns, figures in ((sts, ["sts"]), (retrieval, compared), (others, [])):
@@ -184,16 +214,17 @@ def _reader(*keys: str) -> Column:
 def _table(
     of_method: Mapping[str, Cells], columns: Mapping[str, Column], baseline: str, against: Mapping[str, Differences]
 ) -> str:
-    single = len(against) == 1
-    told = [title for f in against for title in (f"{'' if single else f} less {baseline}".strip(), "p (seeds)")]
+    bases = {figure: baseline if baseline in found else next(iter(found)) for figure, found in against.items()}
+    titles = {figure: f"{'' if len(against) == 1 else figure} less {base}".strip() for figure, base in bases.items()}
+    told = [title for figure in against for title in (titles[figure], "p (seeds)")]
     header = ["method", "seeds", *columns, *told]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, cells in of_method.items():
         row = [method, str(len(cells))]
         for read in columns.values():
             row.append(_mean_and_deviation([value for cell in cells if (value := read(cell)) is not None]))
-        for differences in against.values():
-            found = differences.get(method, {}).get(baseline)
+        for figure, differences in against.items():
+            found = differences.get(method, {}).get(bases[figure])
             row += [f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]" if found else ""]
             row += [f"{found['p']:.3f} ({found['seeds']})" if found else ""]
         lines.append("| " + " | ".join(row) + " |")

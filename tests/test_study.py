@@ -159,6 +159,54 @@ def test_few_seeds_do_not_make_a_difference(study: Any) -> None:
     assert 0.02 < (p < 0.05).mean() < 0.09
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_many_queries_are_enough_where_seeds_are_alike(study: Any, seeds: int) -> None:
+    """Two or three seeds alone have hardly a degree of freedom; where they agree, it is the queries that decide."""
+    from study_tables import compare
+
+    draw = np.random.default_rng(0)
+
+    def trial(gain: float) -> float:
+        easy = draw.normal(size=300)  # how far each query is easier for the one method, whatever its seed
+
+        def cell(method: str, seed: int) -> dict[str, Any]:
+            ranks = (method == "a") * (easy + gain) + 0.001 * draw.normal(size=300)
+            return {"setting": "s", "method": method, "seed": seed, "scores": {"retrieval": {"text_to_image": ranks}}}
+
+        found = compare([cell(name, seed) for name in "ab" for seed in range(seeds)], 50)
+        return float(found["s"]["retrieval text_to_image"]["a"]["b"]["p"])
+
+    assert 0.02 < np.mean([trial(0.0) < 0.05 for _ in range(200)]) < 0.1
+    # Four standard errors of the mean of 300.
+    assert np.mean([trial(4 / 300**0.5) < 0.05 for _ in range(50)]) > 0.9
+
+
+def test_only_what_met_the_same_queries_is_compared(study: Any) -> None:
+    from study_tables import compare, tables
+
+    draw = np.random.default_rng(0)
+
+    def cell(method: str, seed: int, gold: np.ndarray) -> dict[str, Any]:
+        figures = {"setting": "only", "method": method, "seed": seed, "dev": 1.0, "cost": {"seconds": 60}}
+        figures["retrieval"] = {name: {"mrr": 1.0, "ndcg@10": 1.0, "recall@1": 1.0} for name in ("text_to_image",)}
+        ranks = {"text_to_image": draw.uniform(size=len(gold)), "text_to_image.group": gold}
+        return {**figures, "scores": {"retrieval": ranks}}
+
+    whole, other = np.arange(50), np.arange(50) // 2
+    found = [cell(name, seed, whole) for name in ("one", "two", "odd") for seed in range(2)]
+    found[5] = cell("odd", 1, other)  # as many queries, and others
+    differences = compare(found, 20)["only"]["retrieval text_to_image"]
+    assert differences["one"]["two"]["seeds"] == 2
+    assert differences["one"]["odd"]["seeds"] == 1
+    # Parts that hang on the seed, alike for all methods, are compared seed by seed.
+    parts = [cell(name, seed, (whole, other)[seed]) for name in ("one", "two") for seed in range(2)]
+    assert compare(parts, 20)["only"]["retrieval text_to_image"]["one"]["two"]["seeds"] == 2
+    # The study's baseline has not this figure: the first method that has is what others are compared with.
+    table = tables(found, "simcse", {"only": {"retrieval text_to_image": differences}})
+    assert "less one | p (seeds)" in table
+    assert f"{differences['two']['one']['difference']:+.2f} [" in table
+
+
 def test_captions_of_one_photo_are_one_query(study: Any) -> None:
     from study_tables import compare
 
@@ -226,6 +274,7 @@ def test_a_small_study_on_real_sentences(
     assert "retrieval" not in simcse
     assert dalr["retrieval"]["text_to_image"]["queries"] > 50
     assert dalr["cost"]["peak_memory_gib"] > 0.1
+    assert dalr["inputs"]["data.train"] == simcse["inputs"]["data.train"]
     told = written["differences"]["small"]["sts"]["dalr"]["simcse"]
     assert told["difference"] == pytest.approx(dalr["sts"]["avg"] - simcse["sts"]["avg"], abs=0.01)
     table = (out / "table.md").read_text()
@@ -251,6 +300,13 @@ def test_a_small_study_on_real_sentences(
     assert (out / "small/simcse-0/run.json").stat().st_mtime_ns == before
     assert [cell["sts"] for cell in again["cells"]] == [simcse["sts"], dalr["sts"]]
     assert list(again["failed"]) == [str(out / "small/broken-0")]
+    # Other sentences in the file that it was trained on: what is finished is no cell of this study any more.
+    (tmp_path / "corpus.txt").write_text("\n".join(captions[1:]))
+    study.content.cache_clear()
+    assert call(study, monkeypatch, str(write(tmp_path, **values)), *arguments[1:]) == 1
+    assert capsys.readouterr().err.count("what it was trained on has changed since (data.corpus: ") == 2
+    (tmp_path / "corpus.txt").write_text("\n".join(captions))
+    study.content.cache_clear()
     values["settings"] = {"small": [*small, "train.steps=5"]}
     assert call(study, monkeypatch, str(write(tmp_path, **values)), *arguments[1:]) == 1
     assert capsys.readouterr().err.count("train.steps: 4 → 5") == 2

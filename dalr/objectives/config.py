@@ -115,6 +115,13 @@ class ObjectiveConfig(Config):
         return self.uses_images or (self.intra_space == "shared" and bool(self.soft_intra or self.rank))
 
     @property
+    def taught_sides(self) -> set[str]:
+        """The sides, `text` and `image`, whose teachers a term or the pair weights look at."""
+        both = bool(self.soft_cross or self.pair_weights)
+        text = both or bool(self.soft_intra or self.rank or self.embedding or (self.cross and self.margin))
+        return {side for side, wanted in (("text", text), ("image", both)) if wanted}
+
+    @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of batch that the method learns from."""
         if not self.uses_images:

@@ -1,8 +1,8 @@
 """From a RunConfig to everything a run needs: data read, model and method built, evaluation chosen."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -35,6 +35,7 @@ from dalr.training_data import (
     photo_keys,
     standardise_heads,
     taught_objective,
+    teacher_fingerprints,
 )
 
 logger = logging.getLogger(__name__)
@@ -82,22 +83,24 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     if train is not None and "pairs" in needs:
         train, rows["pairs"] = build(train)
     elif train is not None and texts and (data.mix or {}).get("pairs"):
-        train, rows["pairs"] = caption_rows(train, model, cache=cache, progress=embedding)
+        # Of the rows that have a photo which can be read, so that all methods have the same batches.
+        train, paired = build(train) if model.image else caption_rows(train, model, cache=cache, progress=embedding)
+        rows["pairs"] = replace(paired, image=None)
     if "text" in needs and (texts or "pairs" not in needs):
         rows["text"] = sentence_rows(texts, data, captions, model, cache, embedding)
     if not rows:
         raise ConfigError(f"data.train: the objective {config.objective.name} trains on pairs; name a manifest")
+    teachers = [teacher for teacher in config.teachers if teacher.side in config.objective.taught_sides]
+    said: dict[Kind, Sequence[str]] = {"text": texts.anchors(captions)} if "text" in rows else {}
     if "pairs" in rows and train is not None:
-        photos = train if config.objective.uses_images else None
-        texts_of_pairs = [text or "" for text in train.texts]
-        rows["pairs"] = add_teachers(config.teachers, rows["pairs"], texts_of_pairs, photos, cache)
-    if "text" in rows:
-        rows["text"] = add_teachers(config.teachers, rows["text"], texts.anchors(captions), None, cache)
+        said["pairs"] = [text or "" for text in train.texts]
+    rows = add_teachers(teachers, rows, said, train if config.objective.uses_images else None, cache)
     inputs |= {"data.train": train.fingerprint() if train else "", "texts": texts.fingerprint()}
+    inputs |= teacher_fingerprints(teachers, rows)
     standardise_heads(model, rows)
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None
     torch.manual_seed(config.train.seed)
-    objective = taught_objective(config.objective, model, rows, config.teachers, weights)
+    objective = taught_objective(config.objective, model, rows, teachers, weights)
     pictures = model.image is not None
     if val is not None and pictures and not len(val.pairs()):
         raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")

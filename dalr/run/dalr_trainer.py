@@ -64,10 +64,12 @@ class DALRTrainer(Trainer):
         settings = config or TrainConfig()
         columns = DataConfig()
         train, rows = pair_rows(_manifest(train, columns), model)
-        captions = [text or "" for text in train.texts]
-        sets: dict[Kind, Rows] = {"pairs": add_teachers(teachers, rows, captions, train, None)}
+        sets: dict[Kind, Rows] = {"pairs": rows}
+        texts: dict[Kind, Sequence[str]] = {"pairs": [text or "" for text in train.texts]}
         if corpus:
-            sets["text"] = add_teachers(teachers, text_rows(corpus, model), corpus, None, None)
+            sets["text"], texts["text"] = text_rows(corpus, model), corpus
+        teachers = [teacher for teacher in teachers if teacher.side in method.taught_sides]
+        sets = add_teachers(teachers, sets, texts, train, None)
         standardise_heads(model, sets)
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
         part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None

@@ -10,6 +10,7 @@ from dalr.config import nearest
 from dalr.data.groups import normalise_caption
 from dalr.data.manifest import Manifest
 from dalr.errors import DataError
+from dalr.files import hash_bytes
 
 
 class AttributeRows:
@@ -52,6 +53,11 @@ class AttributeRows:
         """(N, values)."""
         count, width = self._sparse.shape
         return count, width
+
+    def fingerprint(self) -> str:
+        """32 hex digits over which products agree."""
+        sparse = self._sparse
+        return hash_bytes(*(np.ascontiguousarray(part).tobytes() for part in (sparse.indptr, sparse.indices)))
 
     def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
         found: npt.NDArray[np.float32] = self._sparse[rows].toarray()

@@ -209,7 +209,7 @@ def test_scores_up_to_one_are_not_taken_for_scores_up_to_five(tmp_path: Path) ->
     """Labels of 0 to 1 over a range of 0 to 5 would call every pair unlike, and train to that."""
     path = tmp_path / "labels.tsv"
     path.write_text("sentence1\tsentence2\tscore\na b\tb a\t1\na b\tc d\t0.25\n")
-    with pytest.raises(DataError, match=r"labels.tsv: no score is above 1, .* say `high: 1` in its entry of data.scores"):
+    with pytest.raises(DataError, match=r"labels.tsv: no score is above 1, .* say `high: 1` in its entry"):
         read_scaled(ScoresConfig(path=str(path)))
     assert read_scaled(ScoresConfig(path=str(path), high=1))[0].score == [1, 0.25]
     assert read_scaled(ScoresConfig(path=str(path), high=5))[0].score == [0.2, 0.05]

@@ -21,10 +21,10 @@ from dalr.data.manifest import DataConfig, Manifest
 from dalr.errors import ConfigError, DataError
 from dalr.model import DualEncoder, ModelConfig
 from dalr.noise import NoiseConfig
-from dalr.objectives import Batch, Features, ObjectiveConfig, Rows, Step, Tokens, build_objective
+from dalr.objectives import Batch, Features, Kind, ObjectiveConfig, Rows, Step, Tokens, build_objective
 from dalr.objectives.config import PROFILES
 from dalr.teachers import TeacherConfig
-from dalr.training_data import add_teachers, pair_rows, pair_weights
+from dalr.training_data import add_teachers, pair_rows, pair_weights, teacher_fingerprints
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cup", "chair", "lamp")]
 METHODS: list[dict[str, Any]] = [
@@ -226,25 +226,41 @@ def test_attributes_teach_products_and_not_texts_alone(tmp_path: Path) -> None:
     write_manifest(tmp_path, [[*row, kind] for row, kind in zip(cells, kinds, strict=True)], [*header, "kind"])
     manifest, rows = pair_rows(Manifest.load(str(catalogue), DataConfig()), tiny_model(), cache=tmp_path / "cache")
     named = TeacherConfig(name="attributes: kind", side="image", weight=2)
-    taught = add_teachers([named], rows, [], manifest, None)
-    found = taught.batch("pairs", np.arange(5), np.arange(5)).image_teachers[0]
+
+    def taught(teachers: list[TeacherConfig], photos: Manifest | None = manifest, kind: Kind = "pairs") -> Rows:
+        texts = [text or "" for text in manifest.texts]
+        return add_teachers(teachers, {kind: rows}, {kind: texts}, photos, None)[kind]
+
+    found = taught([named]).batch("pairs", np.arange(5), np.arange(5)).image_teachers[0]
     assert torch.equal(found @ found.T, torch.tensor([[float(a == b) for b in kinds[:5]] for a in kinds[:5]]))
     # Whether a caption fits its photo, attributes do not know: weights by neighbours are those of the frozen tower.
     words, noise = TeacherConfig(name="lexical:words"), NoiseConfig(neighbours=2)
-    without, beside = (
-        pair_weights(noise, add_teachers([words, *more], rows, [text or "" for text in manifest.texts], manifest, None))
-        for more in ([], [named])
-    )
+    without, beside = (pair_weights(noise, taught([words, *more])) for more in ([], [named]))
     assert without is not None
     assert beside is not None
     assert without.has_prior
     assert torch.equal(beside.prior_N, without.prior_N)
-    texts = Rows(rows.ids_NK, rows.weight_N, text=rows.text)
-    assert not add_teachers([named], texts, [], None, None).image_teachers
+    assert len(taught([named]).image_teachers) == 1
+    assert teacher_fingerprints([named], {"pairs": taught([named])}).keys() == {"teachers.attributes: kind"}
+    assert taught([named], None, "text").image_teachers == taught([], None, "text").image_teachers
     with pytest.raises(DataError, match="some batches are texts alone; set its side to image"):
-        add_teachers([named.model_copy(update={"side": "text"})], texts, [], None, None)
+        taught([named.model_copy(update={"side": "text"})], manifest, "text")
     with pytest.raises(DataError, match=r"products.csv has no column of attributes 'kin'; did you mean 'kind'\?"):
-        add_teachers([TeacherConfig(name="attributes:kin")], rows, [], manifest, None)
+        taught([TeacherConfig(name="attributes:kin")])
+
+
+def test_a_teacher_is_fitted_to_all_texts_at_once(tmp_path: Path) -> None:
+    """Fitted to pairs and texts apart, one sentence would have two embeddings, and a student two goals."""
+    manifest, rows = pair_rows(Manifest.load(str(tiny_catalogue(tmp_path)), DataConfig()), tiny_model())
+    captions = [text or "" for text in manifest.texts]
+    sets: dict[Kind, Rows] = {"text": rows, "pairs": rows}
+    texts: dict[Kind, list[str]] = {"text": captions[::-1], "pairs": captions}
+    found = add_teachers([TeacherConfig(name="lexical:words")], sets, texts, manifest, None)
+    every = np.arange(len(rows))
+    one, other = (found[kind].text_teachers[0].take(every, every) for kind in ("text", "pairs"))
+    assert torch.equal(one, other.flip(0))
+    alone = add_teachers([TeacherConfig(name="lexical:words")], {"text": rows}, {"text": captions[:9]}, None, None)
+    assert not torch.equal(alone["text"].text_teachers[0].take(every[:9], every[:9]), other[:9])
 
 
 @pytest.mark.slow
