@@ -105,6 +105,7 @@ class Selection:
                 config.guard.metric: value,
                 "start": state.guarded,
                 "rate": state.rate,
+                "stopped": state.stopped,
             }
         if config.metric is None:
             if safe and config.guard is not None:

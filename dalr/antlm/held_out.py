@@ -13,6 +13,11 @@ from dalr.lm import LanguageModel
 BATCH, SEED = 32, 20241203
 
 
+def figure_names(labeller: Labeller) -> tuple[str, ...]:
+    """What `held_out_figures` gives with this labeller."""
+    return ("clm.perplexity", *(("mlm.perplexity", "mlm.accuracy") if labeller.words is not None else ()))
+
+
 def held_out_figures(
     language_model: LanguageModel, text: PackedText, labeller: Labeller, rows: int = 512
 ) -> dict[str, float]:

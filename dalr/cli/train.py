@@ -38,7 +38,7 @@ def train(
     from dalr.run.training import run_training
 
     values = apply_overrides(read_yaml(config), overrides or [])
-    sink = _Lines(Console(stderr=True))
+    sink = _Lines(Console(stderr=True, soft_wrap=True))
     if "stages" in values:
         _pipeline(values, config, out, sink, dry_run, json_output)
         return
@@ -56,7 +56,7 @@ def train(
     if json_output:
         print_json(result.as_json())
         return
-    console = Console()
+    console = Console(soft_wrap=True)
     if dry_run:
         console.print(f"the config is good: {result.train_rows} rows, {result.steps} steps")
         return
@@ -113,6 +113,10 @@ def _pipeline(
         typer.echo(f"model: {out}")
 
 
+# What an event of the guard has beside the ability that it guards.
+_GUARD_EVENT = {"event", "step", "start", "rate", "stopped", "total_steps"}
+
+
 class _Lines:
     """Training events as one status line on a terminal and as plain lines, at most one a few seconds, elsewhere."""
 
@@ -131,9 +135,17 @@ class _Lines:
         if kind == "step":
             self._show(_step_line(event), event["step"] == event["total_steps"])
         elif kind == "evaluation":
-            figures = {k: v for k, v in event.items() if isinstance(v, float) and k not in ("best",)}
-            shown = "  ".join(f"{name} {value:.2f}" for name, value in list(figures.items())[:4])
-            self.console.print(f"step {event['step']}: {shown}", highlight=False)
+            self.console.print(f"step {event['step']}: {_figures(event)}", highlight=False)
+        elif kind == "guard":
+            [(name, value)] = [(k, v) for k, v in event.items() if k not in _GUARD_EVENT]
+            then = "training ends here" if event["stopped"] else f"on at {event['rate']:g} of the rate"
+            self.console.print(
+                f"step {event['step']}: {name} {value:.2f} has fallen too far from the {event['start']:.2f} of the "
+                f"start, these weights are not kept; {then}",
+                highlight=False,
+            )
+        elif kind == "interpolate":
+            self.console.print(f"{event['alpha']:.0%} of the way from the start: {_figures(event)}", highlight=False)
         elif kind == "resume":
             self.console.print(f"going on from step {event['step']}", highlight=False)
 
@@ -147,6 +159,12 @@ class _Lines:
             self.console.print(text, highlight=False)
         if always or time.monotonic() - self.last > 5:
             self.last = time.monotonic()
+
+
+def _figures(event: dict[str, Any]) -> str:
+    """The first few of what was measured."""
+    found = [f"{k} {v:.2f}" for k, v in event.items() if isinstance(v, float) and k not in ("best", "alpha")]
+    return "  ".join(found[:4])
 
 
 def _step_line(event: dict[str, Any]) -> str:

@@ -65,6 +65,7 @@ def read_delimited(path: Path, *, separator: str | None = None, encoding: str | 
         again = list(_records(path, unquoted))
         if sum(1 for record in again if record.reason) < sum(1 for record in records if record.reason):
             dialect, records = unquoted, again
+            part.notes.append(f"{part.file}: quotes are taken as they stand; as quoting they would have cost rows")
     _note(part, dialect, separator, encoding)
     header, plain = _header(path, records)
     good = []

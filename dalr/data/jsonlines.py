@@ -1,5 +1,6 @@
 """JSON Lines and plain text lines: read by `datasets`, and line by line where that fails, to say which is broken."""
 
+import codecs
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def read_lines(path: Path) -> Part:
     check_readable(path)
     columns = _whole("text", path)
     if columns is None or any("\0" in text for text in columns["text"]):
-        return _line_by_line(path, _text)
+        return _line_by_line(path, lambda text: {"text": text})
     kept = [(line, text) for line, text in enumerate(columns["text"], start=1) if text.strip()]
     return Part(path.name, {"text": [text.removeprefix("\ufeff") for _, text in kept]}, [line for line, _ in kept])
 
@@ -53,12 +54,18 @@ def _whole(builder: str, path: Path) -> dict[str, list[Any]] | None:
 def decoded_lines(path: Path, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its end) of a UTF-8 file or its gzip, one line in memory at a time.
 
-    A line that is not UTF-8 goes to `refuse` with its reason. Raises DataError for a file that cannot be read.
+    A line that is not UTF-8, or has a NUL byte, goes to `refuse` with its reason. Raises DataError for a file that
+    cannot be read, and for one in UTF-16.
     """
     try:
         with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as stream:
             for number, raw in enumerate(stream, start=1):
+                if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise DataError(f"{path}: is UTF-16; expected UTF-8, save it so")
                 content = raw.removeprefix(_BOM) if number == 1 else raw
+                if b"\0" in content:
+                    refuse(number, "holds a NUL byte; expected UTF-8")
+                    continue
                 try:
                     yield number, content.decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -105,9 +112,3 @@ def _line_by_line(path: Path, parse: Callable[[str], dict[str, Any]]) -> Part:
     names = list(dict.fromkeys(name for row in good for name in row))
     part.columns = {name: [as_cell(row.get(name)) for row in good] for name in names}
     return part
-
-
-def _text(text: str) -> dict[str, Any]:
-    if "\0" in text:
-        raise ValueError("holds a NUL byte")
-    return {"text": text}

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 from dalr.encoders.tower import MORE_THAN_TENSORS
 from dalr.errors import ModelError
 
@@ -131,7 +133,7 @@ def read_model(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
             model, report = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
         except pickle.UnpicklingError:
             raise ModelError(f"{folder}: its weights file {MORE_THAN_TENSORS}") from None
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
     return model, sorted(report["missing_keys"])
 

@@ -69,6 +69,11 @@ def load_transformers_text(folder: Path, pretrained: bool = True, dropout: float
         set_dropout(config, dropout, str(folder))
     model = library.load_model(folder, config, "text", pretrained)
     tokenizer = load_tokenizer(folder)
+    largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if largest >= rows:
+        raise ModelError(
+            f"{folder}: its tokenizer has ids up to {largest} and its model embeds {rows}; they are not of one model"
+        )
     fixed = model.config.model_type.startswith("siglip")
     backbone = TransformersText(model, attend_padding=fixed)
     spec = TextSpec(
@@ -86,7 +91,11 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         with library.quiet():
-            return AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            # What transformers makes of a folder without its files: every word is unknown to it.
+            raise ValueError("its files are missing: the vocabulary has no words")
+        return tokenizer
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"{folder}: no tokenizer that transformers can read ({reason})") from None

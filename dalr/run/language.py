@@ -10,7 +10,7 @@ import torch
 from dalr.antlm.batches import Labeller, LanguageData
 from dalr.antlm.config import LanguageConfig, LanguageNetwork
 from dalr.antlm.documents import Documents, prepare_documents
-from dalr.antlm.held_out import held_out_figures
+from dalr.antlm.held_out import figure_names, held_out_figures
 from dalr.antlm.masking import Vocabulary
 from dalr.antlm.objective import LanguageModelling
 from dalr.antlm.packing import pack_text
@@ -78,6 +78,11 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
     )
     objective = LanguageModelling(language_model)
     dev = pack("dev") if config.data.dev else None
+    measured = figure_names(labeller) if dev is not None else ()
+    for key, name in (("metric", train.metric), ("guard.metric", train.guard.metric if train.guard else None)):
+        if name is not None and name not in measured:
+            found = ", ".join(measured) or "nothing, since data.dev is 0"
+            raise ConfigError(f"train.{key}: '{name}' is not measured here; what is: {found}")
 
     def evaluate(_: DualEncoder) -> dict[str, float]:
         assert dev is not None

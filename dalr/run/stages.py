@@ -41,20 +41,23 @@ def run_stages(
 ) -> PipelineResult:
     """Run a pipeline into the folder `out`, from where an earlier call with the same config stopped.
 
-    Every stage's config is checked before the first is trained; with `dry_run` nothing else happens. `progress` gets
-    each logged event, `finished` what there is after each stage. Raises as `run_training` does.
+    Every stage's config is checked before the first is trained; with `dry_run` its data are read too, and that is all.
+    `progress` gets each logged event, `finished` what there is after each stage. Raises as `run_training` does.
     """
     from accelerate import PartialState
 
     main, out = PartialState(cpu=on_cpu()).is_main_process, Path(out)
-    first, *_ = [
+    parsed = [
         stage_config(config, name, config.values(name, "the stage before" if number else None), source)
         for number, name in enumerate(config.names)
     ]
-    if dry_run:
-        return PipelineResult(str(out), "checked", {}, [])
+    first = parsed[0]
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
     evaluate, _ = choose_evaluation(first.objective, None, None, settings.sts, settings.pairs)
+    if dry_run:
+        for name, stage in zip(config.names, parsed, strict=True):
+            check_data(config, name, stage)
+        return PipelineResult(str(out), "checked", {}, [])
 
     def run_stage(name: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
         parsed = stage_config(config, name, values, source)
@@ -81,6 +84,14 @@ def run_stages(
             is_main=main,
             finished=finished,
         )
+
+
+def check_data(config: PipelineConfig, name: str, stage: RunConfig) -> None:
+    """Read what a stage would train on; errors as in training."""
+    for task in config.stages[name].tasks.values():
+        read_task(task, stage.train.seed)
+    if config.kind(name) != "tasks":
+        read_texts(stage.data, LeakCheck.load(stage.leaks))
 
 
 def stage_config(config: PipelineConfig, name: str, values: dict[str, Any], source: str) -> RunConfig:

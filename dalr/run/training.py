@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dalr.checkpoint import list_checkpoints
 from dalr.config import as_yaml
 from dalr.data.manifest import BadRow
 from dalr.devices import on_cpu
@@ -92,9 +93,14 @@ def carry_out(
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
     record = read_run(out)
-    if record is not None and record["status"] == "finished" and not dry_run:
+    finished = record is not None and record["status"] == "finished"
+    if record is not None and not (finished or list_checkpoints(out / "checkpoints")):
+        # It ended before there was anything to go on from: a mistake that is mended needs no new folder.
+        record = None
+    if record is not None:
         check_same_run(record, settings, record.get("inputs", {}), out)
-        return RunResult(**record["result"], is_main_process=main)
+        if finished and not dry_run:
+            return RunResult(**record["result"], is_main_process=main)
     with lock_run(out) if main and not dry_run else contextlib.nullcontext():
         plan = build()
         if record is not None:

@@ -90,6 +90,12 @@ class PipelineConfig(Config):
                 )
             if self.kind(name) == "tasks" and not self.stages[name].tasks:
                 raise ValueError(f"stages.{name}.tasks: a stage of kind tasks needs them")
+        for name in self.names[1:]:
+            given = self.stages[name].model.get("text")
+            if isinstance(given, Mapping) and "name" in given:
+                raise ValueError(
+                    f"stages.{name}.model.text.name: it goes on from the model of the stage before; leave the name out"
+                )
         if len(set(self.names)) < len(self.names):
             raise ValueError("order: a stage is named twice; give the second run of it a name of its own")
         return self

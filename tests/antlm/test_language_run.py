@@ -196,6 +196,11 @@ def test_two_processes_equal_one(settings: Settings, write_config: Write, tmp_pa
         ({"data": {"paths": ["STORIES"], "length": 64}}, "data.length: 64 is more than the 32 tokens of the network"),
         ({"model": {"name": "DIR", "tokenizer": {"vocab_size": 99}}}, "drop new and tokenizer, or name"),
         ({"masking": {"share": 1.5}}, "masking.share"),
+        (
+            {"data": {"paths": ["STORIES"], "dev": 0, "length": 16}, "train": {"metric": "mlm.accuracy"}},
+            "nothing, since data.dev is 0",
+        ),
+        ({"train": {"metric": "mlm.accurate"}}, "what is: clm.perplexity, mlm.perplexity, mlm.accuracy"),
     ],
 )
 def test_one_line_for_what_cannot_be(

@@ -114,6 +114,13 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(gzip.compress(b"some text that is long enough\n" * 400)[:40])
     with pytest.raises(DataError, match=r"broken.txt.gz: cannot be read"):
         prepare_documents(corpus(broken))
+    wide = tmp_path / "wide.txt"
+    wide.write_text("some text that is long enough\n" * 9, encoding="utf-16")
+    with pytest.raises(DataError, match=r"wide.txt: is UTF-16; expected UTF-8"):
+        prepare_documents(corpus(wide))
+    wide.write_text("some text that is long enough\n" * 9, encoding="utf-16-le")  # without the mark at its head
+    with pytest.raises(DataError, match=r"wide.txt: .*holds a NUL byte; expected UTF-8"):
+        prepare_documents(corpus(wide))
     table = tmp_path / "table.csv"
     table.write_text("id,body\n1,some text here\n")
     with pytest.raises(DataError, match=r"has no column 'text'; it has 'id', 'body'"):

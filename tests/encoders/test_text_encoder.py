@@ -10,11 +10,13 @@ Invariants:
 """
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from dalr.encoders import NewTextConfig, TextConfig, TextEncoder, build_text_encoder, load_text_encoder
 from dalr.encoders.batching import packed_batches
@@ -222,6 +224,25 @@ def test_names_that_are_no_text_encoder(timm_dir: Path, vit_dir: Path, tmp_path:
         build_text_encoder(TextConfig(name=str(vit_dir)))
     with pytest.raises(ModelError, match="not an encoder folder that dalr knows"):
         build_text_encoder(TextConfig(name=str(tmp_path)))
+
+
+def test_a_folder_that_is_not_whole(bert_dir: Path, tmp_path: Path) -> None:
+    def copy(name: str, *without: str) -> Path:
+        return Path(shutil.copytree(bert_dir, tmp_path / name, ignore=shutil.ignore_patterns(*without)))
+
+    with pytest.raises(ModelError, match=r"no tokenizer .*its files are missing"):
+        build_text_encoder(TextConfig(name=str(copy("wordless", "*token*", "vocab*"))))
+    torn = copy("torn")
+    weights = next(torn.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="its weights cannot be loaded"):
+        build_text_encoder(TextConfig(name=str(torn)))
+    other = copy("other")
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens([f"word{number}" for number in range(1000)])
+    tokenizer.save_pretrained(other)
+    with pytest.raises(ModelError, match=r"its tokenizer has ids up to \d+ and its model embeds \d+; they are not"):
+        build_text_encoder(TextConfig(name=str(other)))
 
 
 def test_a_padded_training_batch_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

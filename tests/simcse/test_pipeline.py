@@ -147,6 +147,7 @@ def test_a_model_that_is_gone(pipeline: Settings, write_config: Callable[[Settin
         ("stages.other.train.steps=2", "stages.other.kind"),
         ("stages.sup.data.triplets=absent.csv", "absent.csv"),
         ("order=[sts, sts]", "twice"),
+        ("stages.sup.model.text.name=new", "stages.sup.model.text.name: it goes on from the model of the stage before"),
         ("stages.sup.kind=tasks", "stages.sup.tasks"),
         ("stages.sts.objective.matryoshka=[64]", "objective.matryoshka"),
         ("stages.unsup.objective.matryoshka=[8]", "objective.sentence_head"),
@@ -167,6 +168,10 @@ def test_configs_are_checked_before_anything_is_trained(
     code, stdout, _ = call(str(write_config(pipeline)), "--dry-run", "--out", str(out))
     assert (code, out.exists()) == (0, False)
     assert "3 stages" in stdout
+    code, _, stderr = call(
+        str(write_config(pipeline)), "stages.sup.data.triplets=none.csv", "--dry-run", "--out", str(out)
+    )
+    assert (code, "none.csv" in stderr) == (2, True)
     assert call(str(write_config(pipeline)), "stages.sup.objective.nam=x", "--out", str(out))[0] == 2
     assert not out.exists()
 

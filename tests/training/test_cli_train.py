@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from dalr.cli import app
 from dalr.cli import train as _registered  # noqa: F401
 from dalr.model import DualEncoder
+from tests.tiny_catalogue import tiny_model
 
 Settings = dict[str, dict[str, Any]]
 
@@ -125,6 +126,47 @@ def test_mistakes(
     assert stdout == ""
     assert says in stderr
     assert "Traceback" not in stderr
+
+
+def test_a_mistake_found_late_needs_no_new_folder(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    config, out = str(write_config(settings)), tmp_path / "run"
+    code, _, stderr = call(config, "train.metric=bleu", "train.evaluate_every=1", "--out", str(out))
+    assert (code, "bleu" in stderr) == (2, True)
+    assert (out / "run.json").exists()
+    code, stdout, stderr = call(config, "train.evaluate_every=1", "--out", str(out), "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["metric"] == "mrr"
+
+
+def test_another_teacher_is_another_run(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    settings["teachers"] = [{"name": str(tmp_path / "teacher"), "side": "text"}]  # type: ignore[assignment]
+    settings["objective"] = {"name": "dalr"}
+    tiny_model(image=False).save_pretrained(tmp_path / "teacher")
+    config, out = str(write_config(settings)), tmp_path / "run"
+    assert call(config, "--out", str(out))[0] == 0
+    # As a kill before the end leaves it: with checkpoints, and no result.
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    shutil.rmtree(tmp_path / "teacher")
+    tiny_model(seed=1, image=False).save_pretrained(tmp_path / "teacher")
+    code, _, stderr = call(config, "--out", str(out))
+    assert code == 2
+    assert f"inputs changed since it began: teachers.{tmp_path / 'teacher'}: " in " ".join(stderr.split())
+
+
+def test_what_the_guard_did_is_told(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    settings["train"] |= {"guard": {"metric": "mrr", "drop": 0.0}, "evaluate_every": 1, "text_lr": 1.0, "lr": 1.0}
+    code, stdout, stderr = call(str(write_config(settings)), "--out", str(tmp_path / "run"))
+    assert code == 0, stderr
+    said = " ".join(f"{stdout} {stderr}".split())
+    assert "has fallen too far from the" in said
+    assert "training ends here" in said
 
 
 def test_bad_rows_cost_themselves(
