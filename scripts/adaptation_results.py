@@ -61,11 +61,11 @@ def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[s
         name = scaled(schedule, options.epochs / WHOLE)
         out = options.out / f"{name}-{seed}"
         encoder = str(out)
+        own = [f"schedule={name}", f"train.seed={seed}"]
+        config = parse_config(LanguageConfig, apply_overrides(read_yaml(ADAPT), [*options.adapt, *own]), str(ADAPT))
         if not options.finished:
-            own = [f"schedule={name}", f"train.seed={seed}"]
-            values = apply_overrides(read_yaml(ADAPT), [*options.adapt, *own])
-            run_language_modelling(parse_config(LanguageConfig, values, str(ADAPT)), out)
-        adapted = run_result(out)
+            run_language_modelling(config, out)
+        adapted = run_result(out, config)
         if adapted is None:
             return {}
         figures |= adapted["figures"]
@@ -75,10 +75,10 @@ def cell(options: argparse.Namespace, schedule: str | None, seed: int) -> dict[s
         lambda: sts_dev(DualEncoder.from_pretrained(encoder), options.data / "sts"),
     )
     pairs = options.out / f"{name}-{seed}-pairs"
+    training = load_run_config(PAIRS, [*options.set, f"model.text.name={encoder}", f"train.seed={seed}"])
     if not options.finished:
-        overrides = [*options.set, f"model.text.name={encoder}", f"train.seed={seed}"]
-        run_training(load_run_config(PAIRS, overrides), pairs)
-    trained = run_result(pairs)
+        run_training(training, pairs)
+    trained = run_result(pairs, training)
     if trained is not None:
         figures |= {f"mrr.{way}": trained["val"][way]["mrr"] for way in ("text_to_image", "image_to_text")}
     return figures | (dev or {})

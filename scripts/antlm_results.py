@@ -100,11 +100,11 @@ def write_slice(articles: Path, out: Path, words: int) -> Path:
 def cell(options: argparse.Namespace, text: Path, preset: str, schedule: str, seed: int) -> dict[str, Any]:
     """Train one language model where it is not yet, and measure it."""
     out = options.out / preset / f"{schedule}-{seed}"
+    own = [f"data.paths=['{text}']", f"model.new.preset={preset}", f"schedule={schedule}", f"train.seed={seed}"]
+    config = parse_config(LanguageConfig, apply_overrides(read_yaml(CONFIG), [*options.set, *own]), str(CONFIG))
     if not options.finished:
-        own = [f"data.paths=['{text}']", f"model.new.preset={preset}", f"schedule={schedule}", f"train.seed={seed}"]
-        values = apply_overrides(read_yaml(CONFIG), [*options.set, *own])
-        run_language_modelling(parse_config(LanguageConfig, values, str(CONFIG)), out)
-    result = run_result(out)
+        run_language_modelling(config, out)
+    result = run_result(out, config)
     if result is None:
         return {}
     figures: dict[str, Any] = {"steps": result["steps"], "seconds": result["seconds"], **result["figures"]}

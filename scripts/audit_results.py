@@ -158,15 +158,15 @@ def regained(options: argparse.Namespace) -> Iterator[tuple[str, str, int, dict[
                     # Clean rows are the same whatever the share.
                     folder = options.out / "regain" / (f"{seed}" if rows == "clean" else f"{share:g}-{seed}")
                     out = folder / f"{rows}-{objective}"
+                    train = folder / ("audit/cleaned.csv" if rows == "audited" else f"{rows}.csv")
+                    overrides = [f"data.train={train}", f"data.root={clean.root}", f"train.seed={seed}"]
+                    overrides += ["objective={name: clip}"] if objective == "clip" else []
+                    config = load_run_config(FASHION, [*overrides, f"train.precision={options.precision}"])
                     if not options.finished:
-                        train = folder / ("audit/cleaned.csv" if rows == "audited" else f"{rows}.csv")
                         if not train.is_file():
                             write_rows(options, train, manifest, rows == "audited", seed)
-                        overrides = [f"data.train={train}", f"data.root={clean.root}", f"train.seed={seed}"]
-                        overrides += ["objective={name: clip}"] if objective == "clip" else []
-                        overrides.append(f"train.precision={options.precision}")
-                        run_training(load_run_config(FASHION, overrides), out)
-                    result = run_result(out)
+                        run_training(config, out)
+                    result = run_result(out, config)
                     if result is not None:
                         figures = {way: result["val"][way]["mrr"] for way in ("text_to_image", "image_to_text")}
                         yield f"fashion, random, {share:.0%}", f"{rows}, {objective}", seed, figures

@@ -12,6 +12,7 @@ already holds are kept.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measured import json_once, print_cells, run_result, with_earlier, write_result
@@ -21,10 +22,12 @@ from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.data.groups import connected_texts
 from dalr.data.scored_pairs import ScoredPairs, read_scored_pairs
 from dalr.data.text_retrieval_sets import read_text_retrieval_set
+from dalr.evaluation.leaks import leak_key
 from dalr.evaluation.sts import evaluate_sts
 from dalr.evaluation.text_retrieval import evaluate_text_retrieval
 from dalr.experts.labels import LabelConfig, label_pairs, write_labels
 from dalr.experts.pairs import read_judged
+from dalr.files import hash_json
 from dalr.run import RunConfig
 from dalr.run.training import run_training
 
@@ -62,23 +65,27 @@ def main() -> None:
     options = parser.parse_args()
 
     write_parts(options.data / "minbert/quora-dev.tsv", options.out)
-    configs = {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)}
-    overrides = {"labels": options.labels, "train": options.set}
+    starts = dict(start.partition("=")[::2] for start in options.start)
+    prints = {name: DualEncoder.from_pretrained(encoder).fingerprint("text") for name, encoder in starts.items()}
     recipe, found = with_earlier(
-        options.json, {"configs": configs, "overrides": overrides, "part": options.part, "rules": RULES}
+        options.json,
+        {
+            "configs": {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)},
+            "overrides": {"labels": options.labels, "train": options.set},
+            "part": options.part,
+            "rules": RULES,
+            "starts": prints,
+        },
     )
-    for start in options.start:
-        name, _, encoder = start.partition("=")
-        before = measured(options, encoder, options.out / name)
+    for name, encoder in starts.items():
+        before = measured(options, encoder, options.out / name / f"start-{prints[name][:8]}")
         if before is not None:
             found.setdefault(name, {})["start"] = {"0": before}
         for seed in options.seeds:
             for size in options.sizes:
                 for rule in options.rules:
                     out = options.out / name / f"{size}-{rule.replace(' ', '-')}-{seed}"
-                    if not options.finished:
-                        train(options, rule, encoder, labelled(options, rule, size, seed), seed, out)
-                    result = run_result(out)
+                    result = trained(options, rule, encoder, labelled(options, rule, size, seed), seed, out)
                     figures = None if result is None else measured(options, str(out), out)
                     if result is not None and figures is not None:
                         taken = {"alpha": result["alpha"], "steps": result["steps"]}
@@ -93,7 +100,8 @@ def write_parts(source: Path, out: Path) -> None:
     if (out / "test.tsv").is_file():
         return
     pairs, _ = read_scored_pairs(source, high=1)
-    groups = connected_texts(pairs.first, pairs.second)
+    # As leaks are found: two questions that differ in a comma are one.
+    groups = connected_texts(*([leak_key(text) for text in side] for side in (pairs.first, pairs.second)))
     order = np.random.default_rng(0).permutation(int(groups.max()) + 1)
     place = np.cumsum(np.bincount(groups)[order])[np.argsort(order)][groups] / len(pairs)
     low = 0.0
@@ -113,22 +121,24 @@ def write_pairs(path: Path, pairs: ScoredPairs) -> None:
 def labelled(options: argparse.Namespace, rule: str, size: int, seed: int) -> Path:
     """The Parquet of a training set of this size with labels by this rule."""
     folder: Path = options.out / "labels"
-    path = folder / f"{size}-{rule.replace(' ', '-')}-{seed}.parquet"
-    if not path.is_file():
+    values = apply_overrides(read_yaml(LABELS), [*options.labels, *RULES[rule]])
+    path = folder / f"{size}-{rule.replace(' ', '-')}-{seed}-{hash_json(values)[:8]}.parquet"
+    if not path.is_file() and not options.finished:
         everything, _ = read_scored_pairs(options.out / "train.tsv", high=1)
         chosen = np.zeros(len(everything), dtype=bool)
         chosen[np.random.default_rng(seed).permutation(len(everything))[:size]] = True
         source = folder / f"{size}-{seed}.tsv"
         write_pairs(source, everything.chosen(chosen))
-        values = apply_overrides(read_yaml(LABELS), [*options.labels, *RULES[rule]])
         config = parse_config(LabelConfig, values, str(LABELS))
         pairs = read_judged(str(source), config.data)
         write_labels(path, pairs, label_pairs(pairs, config))
     return path
 
 
-def train(options: argparse.Namespace, rule: str, encoder: str, labels: Path, seed: int, out: Path) -> None:
-    """Fine-tune on the labels; the dev pairs select."""
+def trained(
+    options: argparse.Namespace, rule: str, encoder: str, labels: Path, seed: int, out: Path
+) -> dict[str, Any] | None:
+    """How fine-tuning on the labels ended, done where it is not yet and may be; the dev pairs select."""
     own = [
         f"data.scores=[{{path: '{labels}', high: 1}}]",
         f"model.text.name={encoder}",
@@ -137,7 +147,10 @@ def train(options: argparse.Namespace, rule: str, encoder: str, labels: Path, se
         "train.metric=dev.spearman",
     ]
     values = apply_overrides(read_yaml(TRAIN), [*options.set, *own])
-    run_training(parse_config(RunConfig, values, f"{TRAIN} ({rule})"), out)
+    config = parse_config(RunConfig, values, f"{TRAIN} ({rule})")
+    if not options.finished:
+        run_training(config, out)
+    return run_result(out, config)
 
 
 def measured(options: argparse.Namespace, model: str, folder: Path) -> dict[str, float] | None:

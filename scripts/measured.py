@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dalr.config import Config
 from dalr.data.manifest import Manifest
 from dalr.files import write_json
-from dalr.run_folder import read_run
+from dalr.run_folder import check_same_run, read_run
 
 
 def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
@@ -27,9 +28,12 @@ def json_once(path: Path, only_read: bool, make: Callable[[], Any]) -> Any:
     return value
 
 
-def run_result(out: Path) -> dict[str, Any] | None:
-    """How a training ended, from its run folder; None where it has not."""
-    result: dict[str, Any] | None = (read_run(out) or {}).get("result")
+def run_result(out: Path, config: Config) -> dict[str, Any] | None:
+    """How a training ended, from its run folder; None where it has not. UsageError where it was by another config."""
+    record = read_run(out) or {}
+    if "result" in record:
+        check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), out)
+    result: dict[str, Any] | None = record.get("result")
     return result
 
 

@@ -228,7 +228,7 @@ def train(cell: Cell) -> None:
 
     Raises DalrError with what the process said where it fails.
     """
-    if run_result(cell.out) is None:
+    if run_result(cell.out, cell.parsed()) is None:
         cell.out.parent.mkdir(parents=True, exist_ok=True)
         said = cell.out.with_name(f"{cell.out.name}.log")
         read = sources(cell.parsed())

@@ -10,14 +10,13 @@ the same seed, so that what chains have in common is trained once. Restartable: 
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measured import json_once, print_cells, write_result
+from measured import json_once, print_cells, run_result, write_result
 
 from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
@@ -81,20 +80,23 @@ def run_cells(
             for number in range(1, len(stages) + 1):
                 cell = "+".join(stages[:number]) + ("" if policy == POLICIES[0] else f"/{policy}")
                 out = folder / cell.replace("/", "-")
-                if not options.finished:
-                    train_stage(options, stages[number - 1], before, policy, seed, out)
+                run = stage_result(options, stages[number - 1], before, policy, seed, out)
                 before = str(out)
             record = json_once(out / "dev.json", options.finished, partial(dev_figures, options, before))
-            if record is not None:
-                run = json.loads((out / "run.json").read_text())["result"]
+            if record is not None and run is not None:
                 counts = {key: run[key] for key in ("steps", "seconds", "train_rows", "leaks")}
                 yield cell, before, {**record, **counts}
 
 
-def train_stage(options: argparse.Namespace, stage: str, start: str, policy: str, seed: int, out: Path) -> None:
-    """One stage from the model or encoder `start`, unless it is finished."""
-    config = pipeline(options, [f"train.seed={seed}", f"model.text.dropout_policy.policy={policy}"])
-    run_training(stage_config(config, stage, config.values(stage, start), str(options.config)), out)
+def stage_result(
+    options: argparse.Namespace, stage: str, start: str, policy: str, seed: int, out: Path
+) -> dict[str, Any] | None:
+    """How one stage from the model or encoder `start` ended, trained where it is not yet and may be."""
+    recipe = pipeline(options, [f"train.seed={seed}", f"model.text.dropout_policy.policy={policy}"])
+    config = stage_config(recipe, stage, recipe.values(stage, start), str(options.config))
+    if not options.finished:
+        run_training(config, out)
+    return run_result(out, config)
 
 
 def pipeline(options: argparse.Namespace, overrides: list[str]) -> PipelineConfig:

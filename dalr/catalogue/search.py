@@ -151,13 +151,15 @@ def shown_image(root: str | Path, written: str | None) -> str | None:
 def image_or_text(argument: str) -> tuple[str | None, str | None]:
     """(text, image path) of a query argument: an existing image file is an image, anything else a text.
 
-    Raises DataError for a file that is named like an image and cannot be read as one.
+    Raises DataError for a file that is named like an image and is not there, or cannot be read as one.
     """
     from dalr.data.images import EXTENSIONS, open_image
 
     path = Path(argument)
     try:
         if not path.is_file():
+            if path.suffix.lower() in EXTENSIONS and not argument.count(" "):
+                raise DataError(f"{path}: there is no such picture; name one that is there, or words to search by")
             return argument, None
     except (OSError, ValueError):
         return argument, None

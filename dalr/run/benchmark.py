@@ -60,14 +60,17 @@ def language_benchmark(
     """
     from dalr.bench.language import transformers_loop
 
-    plan = assemble_language(config)
+    def of_kind(kind: str) -> LanguageConfig:
+        return config.model_copy(update={"schedule": f"{steps}_{kind}", "unit": "step"})
+
+    # Whatever its own schedule: that may name shares of a run whose length is not given.
+    plan = assemble_language(of_kind("CLM"))
     masked = _language_model(plan.objective).own_objective == "masked"
-    schedule = f"{steps}_{'MLM' if masked else 'CLM'}"
-    config = config.model_copy(update={"schedule": schedule, "unit": "step"})
+    timed = of_kind("MLM" if masked else "CLM")
     text, train = plan.data.text, config.train
 
     def theirs() -> float:
-        model = _language_model(assemble_language(config).objective)
+        model = _language_model(assemble_language(timed).objective)
         return transformers_loop(
             model.network,
             model.tokenizer,
@@ -81,7 +84,7 @@ def language_benchmark(
         )
 
     tokens = round(text.tokens / len(text) * train.batch_size * steps)
-    return theirs, {"ours": _timed(assemble_language, config)}, tokens
+    return theirs, {"ours": _timed(assemble_language, timed)}, tokens
 
 
 def _timed(build: Callable[[Settings], Plan[Any]], config: Settings) -> Callable[[], float]:

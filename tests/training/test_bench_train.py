@@ -47,7 +47,7 @@ def test_language_modelling_beside_transformers(tmp_path: Path) -> None:
     config.write_text(
         f"data: {{paths: ['{tmp_path / 'text.txt'}'], length: 16, packing: sentence}}\n"
         "model: {tokenizer: {vocab_size: 200}, new: {layers: 1, width: 16, heads: 2}}\n"
-        "schedule: 1_CLM+1_MLM\ntrain: {batch_size: 4}\n"
+        "schedule: CLM→MLM\ntrain: {batch_size: 4}\n"
     )
     # A decoder, trained causally; an encoder is what README's command trains.
     options = ["model.new.preset=babyllama", "--steps", "3", "--rounds", "1", "--json"]
