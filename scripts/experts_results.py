@@ -34,6 +34,7 @@ from dalr.run.training import run_training
 LABELS, TRAIN = Path("configs/experts.yaml"), Path("configs/experts-train.yaml")
 SIZES = (100, 300, 1000, 3000)
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
+LEXICAL = "experts={words: {kind: tfidf}, characters: {kind: characters}, bm25: {kind: bm25}}"
 RULES = {
     "hard": ["aggregation.hard_share=1"],
     "mean": ["aggregation.rule=mean"],
@@ -43,6 +44,9 @@ RULES = {
     "max": ["aggregation.rule=max"],
     "min": ["aggregation.rule=min"],
     "experts only": ["aggregation.rule=mean", "aggregation.hard_share=0"],
+    # Without MiniLM, which has seen these very questions in its own training.
+    "lexical mean": ["aggregation.rule=mean", LEXICAL],
+    "lexical only": ["aggregation.rule=mean", "aggregation.hard_share=0", LEXICAL],
 }
 MEASURES = ("ndcg@10", "map@10", "auprc")
 

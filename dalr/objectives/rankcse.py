@@ -1,6 +1,8 @@
 """RankCSE: SimCSE with the order and the distribution of a text teacher's similarities; texts alone.
 
-Liu et al. 2023, "RankCSE: unsupervised sentence representations learning via learning to rank".
+Liu et al. 2023, "RankCSE: unsupervised sentence representations learning via learning to rank". The paper takes the
+order (ListMLE) or the distribution (ListNet) and adds the consistency of the two dropout views; here are the first two
+together, without the third.
 """
 
 PROFILE = {
