@@ -37,7 +37,18 @@ STYLE = {
 }
 MARKERS = "o^sDv"
 Cells = Sequence[Mapping[str, Any]]
-PARTS = ("info", "cross", "consistency", "matching", "soft_cross", "soft_intra", "rank", "embedding", "score")
+PARTS = (
+    "info",
+    "cross",
+    "cross_text",
+    "consistency",
+    "matching",
+    "soft_cross",
+    "soft_intra",
+    "rank",
+    "embedding",
+    "score",
+)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from dalr.run.assembly import load_parts
 from dalr.teachers import AttributeRows
 from dalr.training_data import pair_rows
 
-ALIKE = 4.0  # the score in 0 … 5 from which a pair of the STS benchmark counts as alike (Gao et al. 2021)
+ALIKE = 4.0  # the score in 0 … 5 from which a pair of the STS benchmark counts as alike (Gao et al. 2021: above it)
 DEPTH = 10
 Found = tuple[dict[str, Any], dict[str, Any]]
 

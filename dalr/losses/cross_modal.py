@@ -36,7 +36,7 @@ def cross_modal(
 
     Related: `info_nce` (one direction), `sigmoid_cross_modal` (several positives, no softmax).
     """
-    check_margin(margin, margin_sim)
+    check_margin(margin)
     *views, v_BD = unit_rows(*p_views, v_BD)
     share_B = row_weights(weight, v_BD)
     back_sim = None if margin_sim is None else margin_sim.transposed()

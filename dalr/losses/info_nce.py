@@ -33,21 +33,21 @@ def info_nce(
 
     With `margin` m > 0 negatives are made harder by an angle that adapts to the teacher's similarity (AdapACSE of
     KDMCSE, Nguyen et al. 2024): `δ = m·(1 − clip(margin_sim, 0, 1))`, and off the diagonal, where θ_ij > δ_ij,
-    s_ij becomes `cos(θ_ij − δ_ij)`. Positives keep their cosine.
+    s_ij becomes `cos(θ_ij − δ_ij)`. Positives keep their cosine. Without `margin_sim` δ is m for all.
 
     | input | shape | |
     |---|---|---|
     | a_BD, b_BD | `(B, D)` | two views, or the two sides of pairs; normalised inside |
     | temperature | float or 0-d tensor > 0 | τ; a tensor gets its gradient |
     | group | `(B, K)` int64 | ids as `same_group` takes them |
-    | margin, margin_sim | float in [0, π], Similarity | needed together |
+    | margin, margin_sim | float in [0, π], Similarity | m, and the teacher it adapts to |
     | weight | `(B,)` ≥ 0 | weight of each row; all zero gives 0 |
     | tile | int | rows a block: memory O(B·tile); None is one block |
 
     Related: `cross_modal` (both directions, several views), `triplet_info_nce` (a negative of one's own),
-    `sigmoid_cross_modal` (no softmax). ValueError for a margin without `margin_sim`.
+    `sigmoid_cross_modal` (no softmax). ValueError for a margin out of range.
     """
-    check_margin(margin, margin_sim)
+    check_margin(margin)
     a_BD, b_BD = unit_rows(a_BD, b_BD)
     share_B = row_weights(weight, a_BD)
 
@@ -67,9 +67,10 @@ def pick_own(cosine_RB: Tensor, temperature: Tensor, block: slice, group: Tensor
 
 def with_margin(cosine_RB: Tensor, block: slice, margin: float, margin_sim: Similarity | None) -> Tensor:
     """The cosines of a block with the margin of `info_nce`, where one is asked for."""
-    if margin == 0 or margin_sim is None:
+    if margin == 0:
         return cosine_RB
-    return angular_margin(cosine_RB, margin_sim.block(block), margin, block)
+    teacher_RB = cosine_RB.new_zeros(()) if margin_sim is None else margin_sim.block(block)
+    return angular_margin(cosine_RB, teacher_RB, margin, block)
 
 
 def angular_margin(cosine_RB: Tensor, teacher_RB: Tensor, margin: float, block: slice) -> Tensor:
@@ -86,9 +87,7 @@ def angular_margin(cosine_RB: Tensor, teacher_RB: Tensor, margin: float, block: 
     return torch.where(wider_RB, nearer_RB, cosine_RB)
 
 
-def check_margin(margin: float, margin_sim: Similarity | None) -> None:
-    """ValueError when a margin is out of range or has no teacher to adapt to."""
+def check_margin(margin: float) -> None:
+    """ValueError when a margin is out of range."""
     if not 0.0 <= margin <= math.pi:
         raise ValueError(f"margin: expected an angle in [0, π], got {margin}")
-    if margin > 0 and margin_sim is None:
-        raise ValueError("margin: needs margin_sim, the teacher's similarity that it adapts to")

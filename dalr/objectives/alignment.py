@@ -47,8 +47,8 @@ class AlignmentObjective(Objective):
         config: method, weights and temperatures.
         model: read for its widths and for what is frozen; not kept.
         pair_weights: running weights of the training pairs (`noise.py`), or None.
-        teacher_widths: of the text teachers' embeddings, for the term `embedding`: a teacher of the text tower's own
-            width is met as it is, one of another width through a learned projection.
+        teacher_widths: of the text teachers' embeddings, for the terms `embedding` (a teacher of the text tower's own
+            width is met as it is, one of another width through a learned projection) and `cross_text`.
         teacher_weights: the share of each teacher by side, `text` and `image`; a side that is not there has equal ones.
     """
 
@@ -73,6 +73,12 @@ class AlignmentObjective(Objective):
         self.projections = nn.ModuleList(
             [nn.Identity() if other == width else nn.Linear(width, other) for other in teacher_widths]
             if config.embedding
+            else []
+        )
+        # Into the shared space, as MCSE's heads are: a layer with tanh.
+        self.text_grounding = nn.ModuleList(
+            [nn.Sequential(nn.Linear(other, model.config.dim), nn.Tanh()) for other in teacher_widths]
+            if config.cross_text
             else []
         )
         scale = torch.tensor(-math.log(config.cross_temperature))
@@ -181,6 +187,8 @@ class AlignmentObjective(Objective):
 
     def _info(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:
         common = {**common, "temperature": self.config.temperature}
+        if "negative" not in embeddings:
+            common["margin"] = self.config.info_margin
         if "positive" not in embeddings or batch.target_B is not None:
             return self._at_widths(lambda z: losses.info_nce(*z, **common), [embeddings["z1"], embeddings["z2"]])
         pair = [embeddings["z1"], embeddings["positive"]]
@@ -202,16 +210,14 @@ class AlignmentObjective(Objective):
         return self._at_widths(lambda z: losses.cosine_regression(z[0], z[1], y_B, weight=batch.weight_B), pair)
 
     def _embedding(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        if not batch.text_teachers or len(batch.text_teachers) != len(self.projections):
-            raise ConfigError("objective.embedding: needs a text teacher; name one in 'teachers'")
+        self._require_text_teachers(batch, self.projections, "embedding")
         errors = torch.stack(
             [
                 losses.embedding_mse(project(embeddings["z1"]), teacher_BD, weight=batch.weight_B)
                 for project, teacher_BD in zip(self.projections, batch.text_teachers, strict=True)
             ]
         )
-        weights = self.teacher_weights.get("text")
-        return errors.mean() if weights is None else errors @ errors.new_tensor(weights) / sum(weights)
+        return self._mean_over_teachers(errors)
 
     def _at_widths(self, loss: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> Tensor:
         """The loss, or its mean over the widths of `matryoshka` and the full one."""
@@ -238,9 +244,12 @@ class AlignmentObjective(Objective):
             )
         elif config.cross:
             softmax = {"temperature": self.temperature(), "weight": weight, **common}
-            if config.margin and text_teacher is not None:
-                softmax |= {"margin": config.margin, "margin_sim": text_teacher}
+            if config.margin:
+                by_images = self._similarities(batch.image_teachers, "image")
+                softmax |= {"margin": config.margin, "margin_sim": by_images or text_teacher}
             parts["cross"] = self._at_widths(lambda z: losses.cross_modal(z[:-1], z[-1], **softmax), [*views, v_BD])
+        if config.cross_text:
+            parts["cross_text"] = self._cross_text(views, batch, weight, common)
         confidence = None
         if config.consistency:
             # Every process must draw the same partners, so the draw hangs on the batch, not on a process's dropout.
@@ -257,6 +266,28 @@ class AlignmentObjective(Objective):
         if config.soft_cross:
             parts["soft_cross"] = self._soft_cross(views[0], v_BD, batch, text_teacher, weight, confidence, common)
         return parts
+
+    def _cross_text(self, views: Sequence[Tensor], batch: Batch, weight: Tensor, common: dict[str, Any]) -> Tensor:
+        """Contrast of each view of a text with what each text teacher makes of it (mean over both)."""
+        self._require_text_teachers(batch, self.text_grounding, "cross_text")
+        common = {**common, "temperature": self.temperature(), "weight": weight, "margin": self.config.margin}
+        terms = torch.stack(
+            [
+                losses.info_nce(p_BD, ground(teacher_BD), margin_sim=TeacherRows([teacher_BD]), **common)
+                for p_BD in views
+                for ground, teacher_BD in zip(self.text_grounding, batch.text_teachers, strict=True)
+            ]
+        )
+        return self._mean_over_teachers(terms.view(len(views), -1).mean(dim=0))
+
+    def _require_text_teachers(self, batch: Batch, layers: nn.ModuleList, term: str) -> None:
+        if not batch.text_teachers or len(batch.text_teachers) != len(layers):
+            raise ConfigError(f"objective.{term}: needs a text teacher; name one in 'teachers'")
+
+    def _mean_over_teachers(self, terms_A: Tensor) -> Tensor:
+        """The mean of a term over the text teachers, by their weights."""
+        weights = self.teacher_weights.get("text")
+        return terms_A.mean() if weights is None else terms_A @ terms_A.new_tensor(weights) / sum(weights)
 
     def _soft_cross(
         self,
@@ -347,7 +378,7 @@ class AlignmentObjective(Objective):
         """On texts alone: the image side, scale, bias and matching head, and the text head unless it is distilled."""
         if kind == "pairs" or not self.config.uses_images:
             return []
-        modules: list[nn.Module | None] = [model.image, model.image_head, self.matching_head]
+        modules: list[nn.Module | None] = [model.image, model.image_head, self.matching_head, self.text_grounding]
         if self.config.intra_space == "sentence" or not (self.config.soft_intra or self.config.rank):
             modules.append(model.text_head)
         idle = [parameter for module in modules if module is not None for parameter in module.parameters()]

@@ -34,15 +34,19 @@ class ObjectiveConfig(Config):
     the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
     cross-modal temperature of the moment, held constant. `score` teaches the scores of pairs by `score_form`
     (regression, CoSENT, or InfoNCE with soft labels at `temperature`), `embedding` is regression to the text teachers'
-    own embeddings. With `sentence_head: mlp` the sentence terms see the tower through a
-    layer with tanh that is thrown away after training (SimCSE's rule), with `none` they see what will be used; only
-    then can `matryoshka` name widths at which they, and `cross`, are taken as well.
+    own embeddings, `cross_text` contrast of a pair's text with them, beside `cross`. `margin` is the angle by which
+    the negatives of both contrasts are pushed (see `losses.info_nce`), less where the teachers find them alike, images
+    for `cross` and texts for `cross_text`; `info_margin` the one among sentences. With `sentence_head: mlp` the
+    sentence terms see the tower through a layer with tanh that is thrown away after training (SimCSE's rule), with
+    `none` they see what will be used; only then can `matryoshka` name widths at which they, and `cross`, are taken as
+    well.
     """
 
     name: Method = "dalr"
     profile: Literal["paper", "catalogue"] | None = None
     info: Weight = 0.0
     cross: Weight = 0.0
+    cross_text: Weight = 0.0
     consistency: Weight = 0.0
     soft_cross: Weight = 0.0
     soft_intra: Weight = 0.0
@@ -54,6 +58,7 @@ class ObjectiveConfig(Config):
     cross_temperature: Temperature = 0.05
     learn_temperature: bool = False
     margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
+    info_margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
     consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
     matching: bool = False
     soft_temperature: Temperature = 0.05
@@ -90,6 +95,10 @@ class ObjectiveConfig(Config):
         terms = (self.info, self.cross, self.soft_cross, self.soft_intra, self.rank, self.score, self.embedding)
         if not any(terms):
             raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
+        if self.cross_text and not self.cross:
+            raise ValueError(
+                "objective.cross_text: goes with the contrast of texts and images; set objective.cross too"
+            )
         if self.matryoshka and self.uses_sentence and self.sentence_head != "none":
             raise ValueError(
                 "objective.matryoshka: the first dimensions of the embedding are trained only where the terms see it; "
@@ -117,8 +126,8 @@ class ObjectiveConfig(Config):
     @property
     def taught_sides(self) -> set[str]:
         """The sides, `text` and `image`, whose teachers a term or the pair weights look at."""
-        both = bool(self.soft_cross or self.pair_weights)
-        text = both or bool(self.soft_intra or self.rank or self.embedding or (self.cross and self.margin))
+        both = bool(self.soft_cross or self.pair_weights or (self.cross and self.margin))
+        text = both or bool(self.soft_intra or self.rank or self.embedding or self.cross_text)
         return {side for side, wanted in (("text", text), ("image", both)) if wanted}
 
     @property

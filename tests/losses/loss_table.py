@@ -110,6 +110,9 @@ ROW_WISE: dict[str, Loss] = {
         weight=d.weight,
         **tile,
     ),
+    "info_nce_one_margin": lambda d, **tile: losses.info_nce(
+        d.a, d.b, temperature=d.temperature, group=d.ids, margin=0.4, weight=d.weight, **tile
+    ),
     "info_nce_same": lambda d, **tile: losses.info_nce(
         d.a, d.a, temperature=d.temperature, group=d.ids, weight=d.weight, **tile
     ),

@@ -96,6 +96,8 @@ def test_margin_adapts_to_the_teacher() -> None:
     torch.testing.assert_close(with_sim(1.0), plain)  # the teacher sees the same thing: no margin
     torch.testing.assert_close(with_sim(-0.5), with_sim(0.0))  # clipped
     assert with_sim(0.0) > with_sim(0.5) > plain
+    # Without a teacher it is the same for all, as where a teacher finds nothing alike.
+    torch.testing.assert_close(losses.info_nce(d.a, d.b, temperature=0.3, margin=0.4), with_sim(0.0))
 
 
 def test_margin_leaves_positives_alone() -> None:

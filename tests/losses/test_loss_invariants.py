@@ -269,5 +269,5 @@ def test_shapes_are_checked() -> None:
         losses.info_nce(data.a, data.b, temperature=0.1, tile=0)
     with pytest.raises(ValueError, match="top_k"):
         losses.list_mle(data.a, data.b, data.teacher(), temperature=0.1, top_k=0)
-    with pytest.raises(ValueError, match="margin_sim"):
-        losses.info_nce(data.a, data.b, temperature=0.1, margin=0.2)
+    with pytest.raises(ValueError, match="margin: expected an angle"):
+        losses.info_nce(data.a, data.b, temperature=0.1, margin=4.0)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from tiny_catalogue import tiny_catalogue, tiny_model, write_manifest
 
+from dalr import losses
 from dalr.config import parse_config
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.errors import ConfigError, DataError
@@ -101,7 +102,7 @@ def test_given_values_win_over_the_profile_and_profiles_belong_to_dalr() -> None
 def test_every_method_lowers_its_own_loss(values: dict[str, Any]) -> None:
     model = model_of()
     rows = rows_of(model)
-    step = Step(model, build_objective(config(**values), model)).train()
+    step = Step(model, build_objective(config(**values), model, teacher_widths=[5])).train()
     batch = batch_of(rows, "pairs" if config(**values).uses_images else "text")
     optimizer = torch.optim.Adam([p for p in step.parameters() if p.requires_grad], lr=3e-3)
     losses = []
@@ -130,6 +131,49 @@ def test_texts_alone_leave_the_image_side_out_and_no_gradient_missing() -> None:
     assert all(not p.grad.any() for p in model.image_head.parameters() if p.grad is not None)  # type: ignore[union-attr]
     quiet = Step(model, build_objective(config(name="dalr", profile="paper", distil_text=False), model)).train()
     assert set(quiet(batch_of(rows, "text"))[0].parts) == {"info"}
+
+
+def test_a_teachers_texts_are_met_on_pairs_alone() -> None:
+    model = model_of(dropout=0.0)
+    rows = rows_of(model)
+    objective = build_objective(config(name="kdmcse"), model, teacher_widths=[5])
+    step = Step(model, objective).train()
+    batch = batch_of(rows)
+    parts, _ = step(batch)
+    assert set(parts.parts) == {"info", "cross", "cross_text"}
+    # By hand: each text against what the layer makes of the teacher's rows, pushed where the teacher finds them unlike.
+    assert model.text is not None
+    p = model.project_text(model.text(batch.text))
+    (teacher,) = batch.text_teachers
+    (ground,) = objective.text_grounding
+    wanted = losses.info_nce(
+        p,
+        torch.tanh(teacher @ ground[0].weight.T + ground[0].bias),
+        temperature=0.05,
+        group=batch.ids_BK,
+        margin=0.15,
+        margin_sim=losses.TeacherRows([teacher]),
+    )
+    torch.testing.assert_close(parts.parts["cross_text"], wanted)
+    # The margin of text and image is the images'.
+    images = losses.TeacherRows(batch.image_teachers)
+    v = model.project_image(batch.image)
+    pushed = losses.cross_modal(
+        [p, p], v, temperature=0.05, group=batch.ids_BK, weight=batch.weight_B, margin=0.15, margin_sim=images
+    )
+    torch.testing.assert_close(parts.parts["cross"], pushed)
+    alone, _ = step(batch_of(rows, "text"))
+    assert set(alone.parts) == {"info"}
+    alone.total.backward()
+    assert all(p.grad is not None for p in step.parameters() if p.requires_grad)
+    z = torch.tanh(objective.sentence_head(model.text(batch.text)))
+    torch.testing.assert_close(
+        alone.parts["info"], losses.info_nce(z, z, temperature=0.05, group=batch.ids_BK, margin=0.15)
+    )
+    with pytest.raises(ConfigError, match=r"objective.cross_text: needs a text teacher"):
+        Step(model, objective)(batch_of(replace(rows, text_teachers=())))
+    with pytest.raises(ConfigError, match=r"objective.cross_text: goes with the contrast of texts and images"):
+        config(name="dalr", cross=0, cross_text=1)
 
 
 def test_a_weight_of_zero_leaves_its_term_out() -> None:
