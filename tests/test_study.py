@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 
+from dalr import DualEncoder
 from dalr.run.assembly import assemble
 
 ROOT = Path(__file__).parents[1]
@@ -228,6 +229,15 @@ def test_captions_of_one_photo_are_one_query(study: Any) -> None:
     # Five equal queries a photo: the interval is that of 40, not of 200.
     wider = (together["high"] - together["low"]) / (alone["high"] - alone["low"])
     assert wider == pytest.approx(5**0.5, rel=0.15)
+
+
+@pytest.mark.data
+def test_the_student_is_what_is_written_of_it(data_dir: Path) -> None:
+    from dalr.evaluation.sts import sts_dev
+
+    student = DualEncoder.from_pretrained(ROOT / "assets/encoder")
+    assert sts_dev(student, data_dir / "sts")["sts_dev"] == pytest.approx(65.5, abs=0.05)
+    assert "65.5 on STS-B dev" in (ROOT / "docs/language.md").read_text()
 
 
 @pytest.mark.data
