@@ -46,6 +46,7 @@ PARTS = (
     "soft_cross",
     "soft_intra",
     "rank",
+    "agreement",
     "embedding",
     "score",
 )

@@ -21,6 +21,7 @@ from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
 from dalr.losses.soft_alignment import soft_alignment
 from dalr.losses.soft_info_nce import soft_info_nce
 from dalr.losses.triplet import triplet_info_nce
+from dalr.losses.view_agreement import view_agreement
 
 __all__ = [
     "DenseSimilarity",
@@ -47,4 +48,5 @@ __all__ = [
     "soft_alignment",
     "soft_info_nce",
     "triplet_info_nce",
+    "view_agreement",
 ]

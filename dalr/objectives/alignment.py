@@ -117,7 +117,7 @@ class AlignmentObjective(Objective):
         found: dict[str, Tensor] = {}
         # A scored pair's second sentence is no positive: its score may be low.
         contrasted = self.config.info and (batch.positive is None or batch.target_B is not None)
-        views = 2 if self.config.views == 2 or contrasted else 1
+        views = 2 if self.config.views == 2 or contrasted or self.config.agreement else 1
         assert batch.text is not None
         pooled = [self._pool(model, batch.text) for _ in range(views)]
         if self.config.uses_sentence:
@@ -159,6 +159,10 @@ class AlignmentObjective(Objective):
         with losses.shared_products():
             if config.info:
                 parts["info"] = self._info(embeddings, batch, common)
+            if config.agreement:
+                agreed = {**common, "temperature": config.temperature}
+                views = [embeddings["z1"], embeddings["z2"]]
+                parts["agreement"] = self._at_widths(lambda z: losses.view_agreement(*z, **agreed), views)
             if config.score:
                 parts["score"] = self._score(embeddings, batch, common)
             if config.embedding:
@@ -395,4 +399,4 @@ class AlignmentObjective(Objective):
 
 def _sentence_term(config: ObjectiveConfig) -> str:
     """A key that makes an objective need sentence embeddings of a tower in training."""
-    return next((name for name in ("info", "score", "embedding") if getattr(config, name)), "intra_space")
+    return next((name for name in ("info", "score", "embedding", "agreement") if getattr(config, name)), "intra_space")

@@ -34,12 +34,12 @@ class ObjectiveConfig(Config):
     the image teachers' differs), `student_temperature` that of the student's in the soft terms; at None it is the
     cross-modal temperature of the moment, held constant. `score` teaches the scores of pairs by `score_form`
     (regression, CoSENT, or InfoNCE with soft labels at `temperature`), `embedding` is regression to the text teachers'
-    own embeddings, `cross_text` contrast of a pair's text with them, beside `cross`. `margin` is the angle by which
-    the negatives of both contrasts are pushed (see `losses.info_nce`), less where the teachers find them alike, images
-    for `cross` and texts for `cross_text`; `info_margin` the one among sentences. With `sentence_head: mlp` the
-    sentence terms see the tower through a layer with tanh that is thrown away after training (SimCSE's rule), with
-    `none` they see what will be used; only then can `matryoshka` name widths at which they, and `cross`, are taken as
-    well.
+    own embeddings, `agreement` that of a sentence's two views (at `temperature`), `cross_text` contrast of a pair's
+    text with the text teachers' embeddings, beside `cross`. `margin` is the angle by which the negatives of both
+    contrasts are pushed (see `losses.info_nce`), less where the teachers find them alike, images for `cross` and texts
+    for `cross_text`; `info_margin` the one among sentences. With `sentence_head: mlp` the sentence terms see the tower
+    through a layer with tanh that is thrown away after training (SimCSE's rule), with `none` they see what will be
+    used; only then can `matryoshka` name widths at which they, and `cross`, are taken as well.
     """
 
     name: Method = "dalr"
@@ -51,6 +51,7 @@ class ObjectiveConfig(Config):
     soft_cross: Weight = 0.0
     soft_intra: Weight = 0.0
     rank: Weight = 0.0
+    agreement: Weight = 0.0
     score: Weight = 0.0
     embedding: Weight = 0.0
     temperature: Temperature = 0.05
@@ -114,7 +115,7 @@ class ObjectiveConfig(Config):
     @property
     def uses_sentence(self) -> bool:
         """Whether a term needs texts in the sentence space."""
-        return bool(self.info or self.score or self.embedding) or (
+        return bool(self.info or self.score or self.embedding or self.agreement) or (
             self.intra_space == "sentence" and bool(self.soft_intra or self.rank)
         )
 
@@ -135,5 +136,6 @@ class ObjectiveConfig(Config):
         """The kinds of batch that the method learns from."""
         if not self.uses_images:
             return ("text",)
-        learns_from_text = self.info or self.embedding or (self.distil_text and (self.soft_intra or self.rank))
+        always = self.info or self.embedding or self.agreement
+        learns_from_text = always or (self.distil_text and (self.soft_intra or self.rank))
         return ("pairs", "text") if learns_from_text else ("pairs",)

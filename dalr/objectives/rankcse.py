@@ -1,8 +1,8 @@
 """RankCSE: SimCSE with the order and the distribution of a text teacher's similarities; texts alone.
 
 Liu et al. 2023, "RankCSE: unsupervised sentence representations learning via learning to rank". The paper takes the
-order (ListMLE) or the distribution (ListNet) and adds the consistency of the two dropout views; here are the first two
-together, without the third.
+order (ListMLE) or the distribution (ListNet); here are both, and its consistency of the two dropout views
+(`agreement`).
 """
 
 PROFILE = {
@@ -12,6 +12,7 @@ PROFILE = {
     "soft_temperature": 0.05,
     "student_temperature": 0.05,
     "rank": 0.1,
+    "agreement": 0.1,
     "rank_temperature": 0.05,
     "intra_space": "sentence",
 }

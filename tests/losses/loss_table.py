@@ -134,6 +134,9 @@ ROW_WISE: dict[str, Loss] = {
         [d.a, d.b], d.c, scale=d.temperature, bias=d.temperature, group=d.ids, weight=d.weight, **tile
     ),
     "soft_alignment": _soft,
+    "view_agreement": lambda d, **tile: losses.view_agreement(
+        d.a, d.b, temperature=d.temperature, group=d.ids, weight=d.weight, **tile
+    ),
     "list_mle": lambda d, **tile: losses.list_mle(
         d.a, d.b, d.teacher(), temperature=d.temperature, top_k=4, group=d.ids, weight=d.weight, **tile
     ),
