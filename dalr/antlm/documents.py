@@ -138,9 +138,7 @@ def _clean_into(folder: Path, config: CorpusConfig, paths: list[Path], check: Le
                 if lines:
                     out.write(json.dumps(lines, ensure_ascii=False) + "\n")
             if counts["bad_rows"] - before > read:
-                raise DataError(
-                    f"{path}: most of it cannot be read ({bad[-1].where}: {bad[-1].reason}); expected UTF-8"
-                )
+                raise DataError(f"{path}: most of it cannot be read ({bad[-1].where}: {bad[-1].reason})")
     with ExitStack() as stack:
         outs = {
             name: stack.enter_context(open(folder / f"{name}.jsonl", "w", encoding="utf-8"))

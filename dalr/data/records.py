@@ -109,7 +109,7 @@ def check_readable(path: Path) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: is not a regular file")
         if not status.st_size:
-            raise DataError(f"{path}: is empty (0 bytes); expected a header line and rows")
+            raise DataError(f"{path}: is empty (0 bytes); expected rows of data")
         path.open("rb").close()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None

@@ -107,6 +107,9 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
 def settle(config: LanguageConfig, rows: int) -> tuple[TrainConfig, Timeline]:
     """The training config with the schedule's steps and one rate for all weights, and the schedule in steps."""
     train = config.train
+    for name in sorted({"text_lr", "image_lr"} & train.model_fields_set):
+        if getattr(train, name) != train.lr:
+            raise ConfigError(f"train.{name}: all weights of a language model are trained at train.lr; leave it out")
     given = train.model_fields_set & {"epochs", "steps"}
     whole: float | None = None
     if "steps" in given and train.steps is not None:
