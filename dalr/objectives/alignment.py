@@ -214,14 +214,20 @@ class AlignmentObjective(Objective):
         return self._at_widths(lambda z: losses.cosine_regression(z[0], z[1], y_B, weight=batch.weight_B), pair)
 
     def _embedding(self, embeddings: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        self._require_text_teachers(batch, self.projections, "embedding")
-        errors = torch.stack(
-            [
-                losses.embedding_mse(project(embeddings["z1"]), teacher_BD, weight=batch.weight_B)
-                for project, teacher_BD in zip(self.projections, batch.text_teachers, strict=True)
-            ]
-        )
-        return self._mean_over_teachers(errors)
+        def error(project: nn.Module, teacher_BD: Tensor) -> Tensor:
+            return losses.embedding_mse(project(embeddings["z1"]), teacher_BD, weight=batch.weight_B)
+
+        return self._over_text_teachers("embedding", self.projections, batch, error)
+
+    def _over_text_teachers(
+        self, term: str, layers: nn.ModuleList, batch: Batch, loss: Callable[[nn.Module, Tensor], Tensor]
+    ) -> Tensor:
+        """The mean over the text teachers, by their weights, of a loss of each one's layer and rows."""
+        if not batch.text_teachers or len(batch.text_teachers) != len(layers):
+            raise ConfigError(f"objective.{term}: needs a text teacher; name one in 'teachers'")
+        terms_A = torch.stack([loss(*both) for both in zip(layers, batch.text_teachers, strict=True)])
+        weights = self.teacher_weights.get("text")
+        return terms_A.mean() if weights is None else terms_A @ terms_A.new_tensor(weights) / sum(weights)
 
     def _at_widths(self, loss: Callable[[list[Tensor]], Tensor], tensors: list[Tensor]) -> Tensor:
         """The loss, or its mean over the widths of `matryoshka` and the full one."""
@@ -272,26 +278,14 @@ class AlignmentObjective(Objective):
         return parts
 
     def _cross_text(self, views: Sequence[Tensor], batch: Batch, weight: Tensor, common: dict[str, Any]) -> Tensor:
-        """Contrast of each view of a text with what each text teacher makes of it (mean over both)."""
-        self._require_text_teachers(batch, self.text_grounding, "cross_text")
+        """Contrast of each view of a text with what each text teacher makes of it."""
         common = {**common, "temperature": self.temperature(), "weight": weight, "margin": self.config.margin}
-        terms = torch.stack(
-            [
-                losses.info_nce(p_BD, ground(teacher_BD), margin_sim=TeacherRows([teacher_BD]), **common)
-                for p_BD in views
-                for ground, teacher_BD in zip(self.text_grounding, batch.text_teachers, strict=True)
-            ]
-        )
-        return self._mean_over_teachers(terms.view(len(views), -1).mean(dim=0))
 
-    def _require_text_teachers(self, batch: Batch, layers: nn.ModuleList, term: str) -> None:
-        if not batch.text_teachers or len(batch.text_teachers) != len(layers):
-            raise ConfigError(f"objective.{term}: needs a text teacher; name one in 'teachers'")
+        def contrast(ground: nn.Module, teacher_BD: Tensor) -> Tensor:
+            met_BD, alike = ground(teacher_BD), TeacherRows([teacher_BD])
+            return torch.stack([losses.info_nce(p_BD, met_BD, margin_sim=alike, **common) for p_BD in views]).mean()
 
-    def _mean_over_teachers(self, terms_A: Tensor) -> Tensor:
-        """The mean of a term over the text teachers, by their weights."""
-        weights = self.teacher_weights.get("text")
-        return terms_A.mean() if weights is None else terms_A @ terms_A.new_tensor(weights) / sum(weights)
+        return self._over_text_teachers("cross_text", self.text_grounding, batch, contrast)
 
     def _soft_cross(
         self,
