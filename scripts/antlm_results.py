@@ -137,9 +137,8 @@ def after_simcse(options: argparse.Namespace, start: Path, seed: int) -> dict[st
     )
     if options.transfer:
         folder = options.data / "transfer"
-        found["transfer"] = json_once(
-            out / "transfer.json", options.finished, measured(lambda m: evaluate_transfer(m, folder))
-        )
+        transfer = json_once(out / "transfer.json", options.finished, measured(lambda m: evaluate_transfer(m, folder)))
+        found |= {} if transfer is None else {"transfer": transfer}
     return found
 
 
