@@ -159,7 +159,7 @@ def image_or_text(argument: str) -> tuple[str | None, str | None]:
     try:
         if not path.is_file():
             if path.suffix.lower() in EXTENSIONS and not argument.count(" "):
-                raise DataError(f"{path}: there is no such picture; name one that is there, or words to search by")
+                raise DataError(f"{path}: there is no such image file; name one that is there, or words to search by")
             return argument, None
     except (OSError, ValueError):
         return argument, None

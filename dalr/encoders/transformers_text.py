@@ -69,11 +69,10 @@ def load_transformers_text(folder: Path, pretrained: bool = True, dropout: float
         set_dropout(config, dropout, str(folder))
     model = library.load_model(folder, config, "text", pretrained)
     tokenizer = load_tokenizer(folder)
-    largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
-    if largest >= rows:
-        raise ModelError(
-            f"{folder}: its tokenizer has ids up to {largest} and its model embeds {rows}; they are not of one model"
-        )
+    # Without added tokens, of which a tokenizer may have one that no text brings up.
+    words, rows = tokenizer.vocab_size, model.get_input_embeddings().num_embeddings
+    if words > rows:
+        raise ModelError(f"{folder}: its tokenizer has {words} words and its model {rows}; they are not of one model")
     fixed = model.config.model_type.startswith("siglip")
     backbone = TransformersText(model, attend_padding=fixed)
     spec = TextSpec(

@@ -242,5 +242,5 @@ def test_an_argument_is_an_image_or_a_text(tmp_path: Path) -> None:
         assert image_or_text(text) == (text, None)
     with pytest.raises(DataError, match=r"torn\.png"):
         image_or_text(str(tmp_path / "torn.png"))
-    with pytest.raises(DataError, match=r"none\.png: there is no such picture"):
+    with pytest.raises(DataError, match=r"none\.png: there is no such image file"):
         image_or_text(str(tmp_path / "none.png"))
