@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from dalr.config import Config
 from dalr.errors import UsageError
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
@@ -58,9 +61,27 @@ def lock_run(out: Path) -> Iterator[None]:
         yield
 
 
-def check_same_run(record: Mapping[str, Any], config: Mapping[str, Any], inputs: Mapping[str, str], out: Path) -> None:
-    """UsageError that names what changed since the run in `out` began."""
-    changed = changed_keys(record["config"], config)
+def settings_of(config: Config, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What tells one run from another, as JSON holds it: its config and what else it was asked for."""
+    return {**config.model_dump(mode="json"), **(more or {})}
+
+
+def check_same_run(
+    record: Mapping[str, Any],
+    config: Config,
+    inputs: Mapping[str, str],
+    out: Path,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """UsageError that names what changed since the run in `out` began.
+
+    A key that this version has and the run's did not stands at its default there, which is what the run did.
+    """
+    before = {key: value for key, value in record["config"].items() if key not in (more or {})}
+    with contextlib.suppress(ValidationError):
+        before = type(config).model_validate(before).model_dump(mode="json")
+    before |= {key: record["config"].get(key) for key in more or {}}
+    changed = changed_keys(before, settings_of(config, more))
     if changed:
         raise UsageError(
             f"{out}: holds a run with another config; changed: {'; '.join(changed)}. Choose another --out, or give "

@@ -32,7 +32,7 @@ def run_result(out: Path, config: Config) -> dict[str, Any] | None:
     """How a training ended, from its run folder; None where it has not. UsageError where it was by another config."""
     record = read_run(out) or {}
     if "result" in record:
-        check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), out)
+        check_same_run(record, config, record.get("inputs", {}), out)
     result: dict[str, Any] | None = record.get("result")
     return result
 

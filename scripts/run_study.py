@@ -252,7 +252,7 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     if record is None or "result" not in record:
         return {}
     config, result = cell.parsed(), record["result"]
-    check_same_run(record, config.model_dump(mode="json"), record.get("inputs", {}), cell.out)
+    check_same_run(record, config, record.get("inputs", {}), cell.out)
     known = json_once(cell.out / BESIDE, True, dict) or {}
     if known and (moved := changed_keys(known["sources"], sources(config))):
         raise UsageError(

@@ -16,7 +16,6 @@ from dalr.antlm.objective import LanguageModelling
 from dalr.antlm.packing import pack_text
 from dalr.antlm.presets import NetworkConfig, build_network
 from dalr.antlm.schedule import Phase, Timeline, parse_schedule, timeline
-from dalr.config import as_yaml
 from dalr.encoders import TextConfig, TextEncoder, build_text_encoder, resolve_name
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.encoders.text_parts import TextParts, TextSpec
@@ -46,9 +45,7 @@ def run_language_modelling(
     Beside the model, which is a text encoder like any other, `out/lm` holds the network with its head. Arguments and
     errors as those of `run_training`.
     """
-    build = partial(assemble_language, config)
-    settings = config.model_dump(mode="json")
-    return carry_out(settings, as_yaml(config), Path(out), build, progress=progress, dry_run=dry_run)
+    return carry_out(config, Path(out), partial(assemble_language, config), progress=progress, dry_run=dry_run)
 
 
 def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dalr.config import as_yaml, parse_config
+from dalr.config import parse_config
 from dalr.devices import on_cpu
 from dalr.errors import ConfigError
 from dalr.evaluation.leaks import LeakCheck
@@ -19,7 +19,7 @@ from dalr.run.assembly import Plan, Progress, choose_evaluation
 from dalr.run.config import DataSection, EvaluationConfig, RunConfig
 from dalr.run.texts import read_texts
 from dalr.run.training import carry_out, run_training, write_bad_rows
-from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run
+from dalr.run_folder import RUN_FILE, check_same_run, lock_run, read_run, settings_of
 from dalr.simcse.multitask import TaskObjective, TasksConfig, evaluate_tasks, save_heads, task_rows
 from dalr.simcse.pipeline import PipelineResult, run_pipeline
 from dalr.simcse.stages import KINDS, PipelineConfig
@@ -118,9 +118,7 @@ def tasks_stage(
     config: RunConfig, tasks: TasksConfig, out: Path, progress: Callable[[Event], None] | None
 ) -> dict[str, Any]:
     """Train the tasks of the minBERT setting and keep their heads beside the model."""
-    settings = {**config.model_dump(mode="json"), "tasks": tasks.model_dump(mode="json")}
-    own = as_yaml(config) + as_yaml(tasks)
-    result = carry_out(settings, own, out, partial(assemble_tasks, config, tasks), progress=progress)
+    result = carry_out(config, out, partial(assemble_tasks, config, tasks), more={"tasks": tasks}, progress=progress)
     return _counts(result.as_json())
 
 
@@ -176,10 +174,11 @@ def fit_stage(config: RunConfig, kind: str, dim: int | None, out: Path) -> dict[
     from accelerate import PartialState
 
     processes = PartialState(cpu=on_cpu())
-    settings = {**config.model_dump(mode="json"), "fit": kind, "dim": dim}
+    fitted = {"fit": kind, "dim": dim}
+    settings = settings_of(config, fitted)
     record = read_run(out)
     if record is not None and record["status"] == "finished":
-        check_same_run(record, settings, record.get("inputs", {}), out)
+        check_same_run(record, config, record.get("inputs", {}), out, fitted)
         return _counts(record["result"])
     check = LeakCheck.load(config.leaks)
     texts = read_texts(config.data, check)

@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dalr.checkpoint import list_checkpoints
-from dalr.config import as_yaml
+from dalr.config import Config, as_yaml
 from dalr.data.manifest import BadRow
 from dalr.devices import on_cpu
 from dalr.evaluation.catalogue import evaluate_retrieval
@@ -17,7 +17,7 @@ from dalr.files import write_atomically, write_json
 from dalr.model_card import model_card
 from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
-from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, lock_run, read_run
+from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, lock_run, read_run, settings_of
 from dalr.trainer import Trainer
 
 
@@ -62,8 +62,7 @@ def run_training(
     folder that holds another config, and DalrError when training fails.
     """
     return carry_out(
-        config.model_dump(mode="json"),
-        as_yaml(config),
+        config,
         Path(out),
         partial(assemble, config, embedding),
         progress=progress,
@@ -74,37 +73,41 @@ def run_training(
 
 
 def carry_out(
-    settings: dict[str, Any],
-    own: str,
+    config: Config,
     out: Path,
     build: Callable[[], Plan[Any]],
     *,
+    more: Mapping[str, Config] | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     embedding: Progress | None = None,
     cache: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:
-    """`run_training` for any plan: `settings` tell one run from another, `build` is called once something is to do.
+    """`run_training` for any plan: `build` is called once something is to do.
 
-    `own` is what of them is not the default, as YAML: it is kept as config.yaml and shown in the model's README.
+    `config` and the sections of `more` tell one run from another; what of them is not the default is kept as
+    config.yaml and shown in the model's README.
     """
     from accelerate import PartialState
 
     processes = PartialState(cpu=on_cpu())
     main = processes.is_main_process
+    sections = {name: section.model_dump(mode="json") for name, section in (more or {}).items()}
+    settings = settings_of(config, sections)
+    own = "".join(as_yaml(part) for part in (config, *(more or {}).values()))
     record = read_run(out)
     finished = record is not None and record["status"] == "finished"
     if record is not None and not (finished or list_checkpoints(out / "checkpoints")):
         # It ended before there was anything to go on from: a mistake that is mended needs no new folder.
         record = None
     if record is not None:
-        check_same_run(record, settings, record.get("inputs", {}), out)
+        check_same_run(record, config, record.get("inputs", {}), out, sections)
         if finished and not dry_run:
             return RunResult(**record["result"], is_main_process=main)
     with lock_run(out) if main and not dry_run else contextlib.nullcontext():
         plan = build()
         if record is not None:
-            check_same_run(record, settings, plan.inputs, out)
+            check_same_run(record, config, plan.inputs, out, sections)
         counts: dict[str, Any] = {"train_rows": plan.train_rows, "bad_rows": len(plan.bad), "leaks": plan.leaks}
         if dry_run:
             steps = plan.train_config.steps or round(plan.train_config.epochs * plan.data.batches_per_epoch)

@@ -72,7 +72,7 @@ def run_pipeline(
     settings = config.model_dump(mode="json")
     record = read_run(out)
     if record is not None:
-        check_same_run(record, settings, {}, out)
+        check_same_run(record, config, {}, out)
         if record["status"] == "finished":
             return _result(record["result"])
     known = _result(record["result"]) if record is not None and record.get("result") else None

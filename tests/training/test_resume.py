@@ -197,6 +197,14 @@ def test_a_finished_run_is_not_repeated_and_a_changed_config_is_named(
     changed = {**settings, "train": {**settings["train"], "lr": 0.5}}
     with pytest.raises(UsageError, match=r"train\.lr: 0\.001 → 0\.5"):
         run_training(parse_config(RunConfig, changed), out)
+    # An earlier version of the package did not know some key: its run stands at that key's default.
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["train"].pop("ema") is None
+    (out / "run.json").write_text(json.dumps(record))
+    assert run_training(parse_config(RunConfig, settings), out).steps == 3
+    averaged = {**settings, "train": {**settings["train"], "ema": 0.9}}
+    with pytest.raises(UsageError, match=r"train\.ema: None → 0\.9"):
+        run_training(parse_config(RunConfig, averaged), out)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(DalrError, match="not a run folder"):
