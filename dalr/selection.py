@@ -186,7 +186,7 @@ class Selection:
 
 def is_loss(metric: str) -> bool:
     """Whether less of a figure is better, by its name."""
-    return metric.endswith("perplexity")
+    return metric.endswith(("perplexity", "median_rank"))
 
 
 def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:

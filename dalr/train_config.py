@@ -1,10 +1,12 @@
 """How to train: the schedule and everything around it, for every method alike."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dalr.config import Config
+from dalr.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -70,3 +72,14 @@ class TrainConfig(Config):
         if self.batch_size % self.accumulate:
             raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
         return self
+
+    def check_measured(self, names: Collection[str], remedy: str) -> None:
+        """ConfigError for a metric to select or to guard by that is not in `names`, what an evaluation measures.
+
+        `remedy` says how to have something measured where nothing is.
+        """
+        for key, name in (("metric", self.metric), ("guard.metric", self.guard.metric if self.guard else None)):
+            if name is not None and not names:
+                raise ConfigError(f"train.{key}={name}: nothing is measured; {remedy}")
+            if name is not None and name not in names:
+                raise ConfigError(f"train.{key}: '{name}' is not measured here; what is: {', '.join(names)}")

@@ -28,7 +28,7 @@ from dalr.data.prefetch import Prefetch
 from dalr.devices import on_cpu, precision_name
 from dalr.ema import Ema
 from dalr.encoders import keep_pages, parameter_groups
-from dalr.errors import ConfigError, DalrError
+from dalr.errors import ConfigError, DalrError, MissingExtraError
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
@@ -81,6 +81,7 @@ class Trainer:
 
     Raises:
         ConfigError: where the config does not fit the processes or the data.
+        MissingExtraError: for a tracker that is not installed.
     """
 
     def __init__(
@@ -97,7 +98,12 @@ class Trainer:
     ) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
+        from accelerate.tracking import get_available_trackers
 
+        installed = {tracker.value for tracker in get_available_trackers()}
+        for name in config.trackers:
+            if name not in installed:
+                raise MissingExtraError(name, "track", f"train.trackers: {name}")
         # One process may train several models, each in a precision of its own.
         AcceleratorState._reset_state()
         self.config = config

@@ -1,5 +1,6 @@
 """From a manifest and a model to numbered batches: features for frozen towers, tokens and pixels for the others."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,7 @@ from dalr.objectives.batch import Column, Table
 from dalr.teachers import AttributeRows, TeacherConfig, teacher_rows
 
 Progress = Callable[[int, int], None]
+logger = logging.getLogger(__name__)
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
 
@@ -64,6 +66,13 @@ class TrainingData:
         # An epoch is one pass over the pairs where there are any, with the text steps mixed in between; of several
         # tasks, over the one whose pass takes longest.
         drawn: list[Kind] = [kind for kind in rows if ratio[kind]]
+        for kind in drawn:
+            if len(rows[kind]) < batch_size:
+                logger.warning(
+                    "a batch of %d is more than the %d rows of %s: rows repeat in it and contrast less; set "
+                    "train.batch_size to at most %d",
+                    *(batch_size, len(rows[kind]), kind, len(rows[kind])),
+                )
         main: Kind = "pairs" if "pairs" in drawn else max(drawn, key=lambda kind: len(rows[kind]) / ratio[kind])
         self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]
         self.prefetch = any(not isinstance(column, Features) for part in rows.values() for column in _columns(part))

@@ -19,6 +19,9 @@ from dalr.evaluation.relevance import Relevance
 TIE = 1e-6
 DEPTH = 10
 RECALLS = (1, 5, 10)
+DIRECTIONS = ("text_to_image", "image_to_text")
+METRICS = (*(f"recall@{k}" for k in RECALLS), "mrr", f"ndcg@{DEPTH}", f"map@{DEPTH}", "median_rank")
+FIGURES = ("mrr", *(f"{direction}.{metric}" for direction in DIRECTIONS for metric in METRICS))
 # Elements of one tile of the similarity matrix: 128 MiB in float32, whatever C is.
 TILE_ELEMENTS = 2**25
 
@@ -89,7 +92,7 @@ def retrieval_metrics(text_TD: Array, image_MD: Array, relevance: Relevance) -> 
     """The same figures without intervals, flat, for use during training.
 
     Returns:
-        `mrr` (the mean of both directions) and `text_to_image.recall@1` and so on, percent but for `median_rank`.
+        `FIGURES`: `mrr` (the mean of both directions), `text_to_image.recall@1` and so on; percent but `median_rank`.
     """
     flat: dict[str, float] = {}
     for name, scores in score_both(unit_rows(text_TD, "text"), unit_rows(image_MD, "image"), relevance).items():

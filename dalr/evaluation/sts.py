@@ -7,7 +7,7 @@ and "weighted" average the correlations of the subsets, plainly or by their pair
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -134,8 +134,13 @@ def sts_dev(model: SentenceModel, folder: str | Path) -> dict[str, float]:
 
     `folder` is that of `evaluate_sts`.
     """
+    return sts_dev_evaluator(folder)(model)
+
+
+def sts_dev_evaluator(folder: str | Path) -> Callable[[SentenceModel], dict[str, float]]:
+    """`sts_dev` for many measurements: the file is read now."""
     pairs, _ = read_benchmark(Path(folder) / FILES["STSB-dev"])
-    return {"sts_dev": pairs_dev(model, pairs)["spearman"]}
+    return lambda model: {"sts_dev": pairs_dev(model, pairs)["spearman"]}
 
 
 def pairs_dev(model: SentenceModel, pairs: ScoredPairs) -> dict[str, float]:

@@ -17,7 +17,8 @@ from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, read_scored_pairs
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.leaks import LeakCheck
 from dalr.evaluation.parts import Part, retrieval_evaluator
-from dalr.evaluation.sts import pairs_dev, sts_dev
+from dalr.evaluation.retrieval import FIGURES
+from dalr.evaluation.sts import pairs_dev, sts_dev_evaluator
 from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.objectives import Kind, Objective, ObjectiveConfig, Rows
@@ -105,10 +106,9 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     if val is not None and pictures and not len(val.pairs()):
         raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")
     selecting = Part(*build(dev)) if dev is not None and pictures and config.evaluation.retrieval else None
-    evaluate, metric = choose_evaluation(
-        config.objective, config.train.metric, selecting, config.evaluation.sts, config.evaluation.pairs
+    evaluate, train_config = choose_evaluation(
+        config.objective, config.train, selecting, config.evaluation.sts, config.evaluation.pairs
     )
-    train_config = config.train.model_copy(update={"metric": metric})
     stream = TrainingData(
         rows,
         mix={str(kind): share for kind, share in data.mix.items()} if data.mix else None,
@@ -124,20 +124,22 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
 
 def choose_evaluation(
     objective: ObjectiveConfig,
-    metric: str | None,
+    train: TrainConfig,
     dev: Part | None,
     sts: str | None,
     pairs: Mapping[str, ScoresConfig] | None = None,
-) -> tuple[Callable[[DualEncoder], dict[str, float]] | None, str | None]:
-    """What is measured while training, and the metric that selects the best weights: `metric`, or the first.
+) -> tuple[Callable[[DualEncoder], dict[str, float]] | None, TrainConfig]:
+    """What is measured while training, and `train` with the metric that selects the best weights: its own, or the
+    first measured.
 
-    Raises ConfigError for a metric where nothing is measured.
+    Raises ConfigError for a metric that is not measured.
     """
     measures: list[Callable[[DualEncoder], dict[str, float]]] = []
-    default = None
+    default, names = None, []
     if sts:
-        measures.append(partial(sts_dev, folder=Path(sts)))
+        measures.append(sts_dev_evaluator(sts))
         default = "sts_dev"
+        names.append(default)
     for name, source in (pairs or {}).items():
         scored, bad = read_scored_pairs(source.path, low=source.low, high=source.high)
         if bad:
@@ -146,20 +148,19 @@ def choose_evaluation(
             )
         measures.append(partial(named_pairs, name=name, pairs=scored))
         default = default or f"{name}.spearman"
+        names += [f"{name}.spearman", f"{name}.pearson"]
     if dev is not None and objective.uses_images:
         measures.append(retrieval_evaluator(dev))
         default = default or "mrr"
+        names += FIGURES
+    train.check_measured(names, "name data.val, evaluation.sts or evaluation.pairs")
     if not measures:
-        if metric:
-            raise ConfigError(
-                f"train.metric={metric}: nothing is measured; name data.val, evaluation.sts or evaluation.pairs"
-            )
-        return None, None
+        return None, train
 
     def evaluate(model: DualEncoder) -> dict[str, float]:
         return {name: value for measure in measures for name, value in measure(model).items()}
 
-    return evaluate, metric or default
+    return evaluate, train.model_copy(update={"metric": train.metric or default})
 
 
 def named_pairs(model: DualEncoder, name: str, pairs: ScoredPairs) -> dict[str, float]:

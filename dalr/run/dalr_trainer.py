@@ -73,8 +73,7 @@ class DALRTrainer(Trainer):
         standardise_heads(model, sets)
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
         part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None
-        evaluate, metric = choose_evaluation(method, settings.metric, part, str(sts) if sts else None)
-        settings = settings.model_copy(update={"metric": metric})
+        evaluate, settings = choose_evaluation(method, settings, part, str(sts) if sts else None)
         data = TrainingData(
             sets,
             batch_size=settings.batch_size // settings.accumulate,

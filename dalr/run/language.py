@@ -76,10 +76,7 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
     objective = LanguageModelling(language_model)
     dev = pack("dev") if config.data.dev else None
     measured = figure_names(labeller) if dev is not None else ()
-    for key, name in (("metric", train.metric), ("guard.metric", train.guard.metric if train.guard else None)):
-        if name is not None and name not in measured:
-            found = ", ".join(measured) or "nothing, since data.dev is 0"
-            raise ConfigError(f"train.{key}: '{name}' is not measured here; what is: {found}")
+    train.check_measured(measured, "set data.dev above 0")
 
     def evaluate(_: DualEncoder) -> dict[str, float]:
         assert dev is not None

@@ -24,6 +24,7 @@ from dalr.simcse.multitask import TaskObjective, TasksConfig, evaluate_tasks, sa
 from dalr.simcse.pipeline import PipelineResult, run_pipeline
 from dalr.simcse.stages import KINDS, PipelineConfig
 from dalr.simcse.tasks import read_task
+from dalr.train_config import TrainConfig
 from dalr.training_data import TrainingData
 
 Event = dict[str, Any]
@@ -53,7 +54,7 @@ def run_stages(
     ]
     first = parsed[0]
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
-    evaluate, _ = choose_evaluation(first.objective, None, None, settings.sts, settings.pairs)
+    evaluate, _ = choose_evaluation(first.objective, TrainConfig(), None, settings.sts, settings.pairs)
     if dry_run:
         for name, stage in zip(config.names, parsed, strict=True):
             check_data(config, name, stage)
@@ -125,6 +126,7 @@ def tasks_stage(
 def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
     """Read the tasks' files and build model, heads and evaluation."""
     check = LeakCheck.load(config.leaks)
+    config.train.check_measured(tasks.figures, "name a task")
     parts = {}
     for name, task in tasks.tasks.items():
         train, dev, some = read_task(task, config.train.seed)

@@ -43,6 +43,12 @@ class TasksConfig(Config):
     sampling: Sampling = "round_robin"
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    @property
+    def figures(self) -> list[str]:
+        """What `evaluate_tasks` gives, by name."""
+        kinds = {name: "pearson" if task.kind == "scores" else "accuracy" for name, task in self.tasks.items()}
+        return [*(f"{name}.{measure}" for name, measure in kinds.items()), "average"]
+
     def mix(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Steps of each task in one round: one, or in proportion to its rows (the smallest task has one)."""
         if self.sampling == "round_robin":

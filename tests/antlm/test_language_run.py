@@ -198,7 +198,7 @@ def test_two_processes_equal_one(settings: Settings, write_config: Write, tmp_pa
         ({"masking": {"share": 1.5}}, "masking.share"),
         (
             {"data": {"paths": ["STORIES"], "dev": 0, "length": 16}, "train": {"metric": "mlm.accuracy"}},
-            "nothing, since data.dev is 0",
+            "nothing is measured; set data.dev above 0",
         ),
         ({"train": {"text_lr": 2e-5}}, "train.text_lr: all weights of a language model are trained at train.lr"),
         ({"train": {"metric": "mlm.accurate"}}, "what is: clm.perplexity, mlm.perplexity, mlm.accuracy"),

@@ -23,7 +23,7 @@ import torch
 from dalr.data.groups import normalise_caption
 from dalr.errors import DalrError, DataError
 from dalr.evaluation.relevance import relevance
-from dalr.evaluation.retrieval import TIE, retrieval, retrieval_metrics, score_queries
+from dalr.evaluation.retrieval import FIGURES, TIE, retrieval, retrieval_metrics, score_queries
 
 METRICS = ["recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10"]
 Row = tuple[str | None, str | None, str | None]  # text, image, group
@@ -103,6 +103,7 @@ def run(rows: list[Row], texts: dict[str, list[float]], images: dict[str, list[f
     text_TD = np.array([texts[normalise_caption(text[row])] for row in related.text_rows])
     image_MD = np.array([images[image[row]] for row in related.image_rows])
     flat = retrieval_metrics(text_TD, image_MD, related)
+    assert tuple(flat) == FIGURES
     full = retrieval(text_TD, image_MD, related, resamples=10)
     for name in ("text_to_image", "image_to_text"):
         flat[f"{name}.queries"], flat[f"{name}.candidates"] = full[name]["queries"], full[name]["candidates"]

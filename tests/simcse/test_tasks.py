@@ -90,6 +90,7 @@ def test_steps_by_task(tasks: dict[str, Any]) -> None:
 def test_the_average_is_minberts(tasks: dict[str, Any]) -> None:
     model, objective = tiny_model(image=False), TaskObjective(config(tasks), 32)
     found = evaluate_tasks(model, objective, {name: part(task["kind"]) for name, task in tasks.items()})
+    assert list(found) == config(tasks).figures
     both = found["colour.accuracy"] + found["same.accuracy"]
     assert found["average"] == pytest.approx((both + (100 + found["sts.pearson"]) / 2) / 3, abs=1e-3)
 

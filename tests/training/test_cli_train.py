@@ -8,6 +8,7 @@ rows that cannot be used cost themselves alone and are listed; --dry-run writes 
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_training_goes_on_from_a_saved_model(
         ("model.text.name=nowhere/at-all", "nowhere/at-all"),
         ("model.image.name=timm:resnet_0", "resnet_0"),
         ("objective.name=clipp", "objective.name"),
-        ("train.metric=bleu", "train.metric"),
+        ("train.metric=bleu", "train.metric: 'bleu' is not measured here"),
+        ("train.guard={metric: sts_dev}", "train.guard.metric: 'sts_dev' is not measured here"),
+        ("evaluation.sts=nowhere", "nowhere"),
         ("objective={name: simcse, info: 0}", "weight 0"),
         ("train.batch_size=7", ""),
     ],
@@ -126,14 +129,16 @@ def test_mistakes(
     assert stdout == ""
     assert says in stderr
     assert "Traceback" not in stderr
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed: naming it is no mistake")
 def test_a_mistake_found_late_needs_no_new_folder(
     settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
 ) -> None:
     config, out = str(write_config(settings)), tmp_path / "run"
-    code, _, stderr = call(config, "train.metric=bleu", "train.evaluate_every=1", "--out", str(out))
-    assert (code, "bleu" in stderr) == (2, True)
+    code, _, stderr = call(config, "train.trackers=[wandb]", "--out", str(out))
+    assert (code, "needs the package 'wandb'" in stderr) == (2, True)
     assert (out / "run.json").exists()
     code, stdout, stderr = call(config, "train.evaluate_every=1", "--out", str(out), "--json")
     assert code == 0, stderr
@@ -197,6 +202,16 @@ def test_a_validation_part_without_pairs_is_refused_before_training(
     assert "data.val" in stderr
     assert "no row has both an image and a text" in " ".join(stderr.split())
     assert not (tmp_path / "run/log.jsonl").exists()
+
+
+def test_a_batch_of_more_than_all_rows_is_told(
+    settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = str(write_config(settings))
+    for size, told in ((48, False), (49, True)):
+        caplog.clear()
+        assert call(config, f"train.batch_size={size}", "--out", str(tmp_path / "run"), "--dry-run")[0] == 0
+        assert ("a batch of 49 is more than the 48 rows of pairs" in caplog.text) == told
 
 
 def test_a_dry_run_writes_nothing(settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path) -> None:
