@@ -41,22 +41,22 @@ class Stopwords(StrEnum):
 def retrieval_text(
     model: Annotated[str, typer.Option("--model", help="A model folder, any encoder name, or bm25 for BM25 alone.")],
     data: Annotated[Path, typer.Option("--data", help="Folder in the BEIR layout, or a file of labelled pairs.")],
-    split: Annotated[str, typer.Option("--split", help="BEIR: which qrels, such as dev.")] = "test",
+    split: Annotated[str | None, typer.Option("--split", help="BEIR: which qrels, such as dev; test if none.")] = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Pairs: relevant from this score on; 0.5 for labels 0 and 1.")
     ] = None,
     low: Annotated[float | None, typer.Option("--low", help="Pairs: smallest score that is no mistake.")] = None,
     high: Annotated[float | None, typer.Option("--high", help="Pairs: largest score that is no mistake.")] = None,
     corpus: Annotated[
-        Corpus, typer.Option("--corpus", help="Pairs: documents are the second sentences, or all sentences.")
-    ] = Corpus.second,
+        Corpus | None, typer.Option("--corpus", help="Pairs: documents are the second (default) or all sentences.")
+    ] = None,
     queries: Annotated[int | None, typer.Option("--queries", min=1, help="Ask only the first N queries.")] = None,
     hybrid: Annotated[
         Hybrid, typer.Option("--hybrid", help="Join BM25: weighted sum, or reciprocal rank fusion (rrf).")
     ] = Hybrid.none,
     lexical_weight: Annotated[
-        float, typer.Option("--lexical-weight", min=0.0, max=1.0, help="Of BM25 in the weighted sum.")
-    ] = 0.2,
+        float | None, typer.Option("--lexical-weight", min=0.0, max=1.0, help="Of BM25 in --hybrid sum; 0.2 if none.")
+    ] = None,
     stopwords: Annotated[Stopwords, typer.Option("--stopwords", help="Words that BM25 passes over.")] = Stopwords.none,
     query_prompt: Annotated[
         str | None, typer.Option("--query-prompt", help="Before each query: the name of one of its prompts, or text.")
@@ -93,7 +93,21 @@ def retrieval_text(
         )
     if cache is not None and (query_prompt or passage_prompt):
         raise UsageError("--cache keeps embeddings that were made without a prompt; leave out one of the two")
-    found = read_text_retrieval_set(data, split=split, threshold=threshold, low=low, high=high, corpus=corpus.value)
+    if lexical_weight is not None and hybrid != "sum":
+        raise UsageError("--lexical-weight: is for --hybrid sum")
+    of_pairs = {"--threshold": threshold, "--low": low, "--high": high, "--corpus": corpus}
+    for name, value in {"--split": split, **of_pairs}.items():
+        if value is not None and (data.is_file() if name == "--split" else data.is_dir()):
+            kind = "a file of pairs" if data.is_file() else "a folder in BEIR's layout"
+            raise UsageError(f"{name}: {data} is {kind}, where it means nothing; leave it out")
+    found = read_text_retrieval_set(
+        data,
+        split=split or "test",
+        threshold=threshold,
+        low=low,
+        high=high,
+        corpus=(corpus or Corpus.second).value,
+    )
     encoder = passages = None
     if model != LEXICAL:
         loaded = load_model(model, device)
@@ -106,7 +120,7 @@ def retrieval_text(
             found if queries is None else found.first(queries),
             passage_model=passages,
             hybrid=hybrid.value,
-            lexical_weight=lexical_weight,
+            lexical_weight=0.2 if lexical_weight is None else lexical_weight,
             make_index=lambda texts: BM25Index(texts, stopwords=stopwords.value),
             resamples=resamples,
             seed=seed,

@@ -23,7 +23,9 @@ def search(
     db: Annotated[str | None, typer.Option("--db", help="Database made by dalr index: filters, words, large.")] = None,
     table: Annotated[str, typer.Option("--table", help="Name of the table in the database.")] = "products",
     image: Annotated[str | None, typer.Option("--image", help="Image file; with a text query, both count.")] = None,
-    image_weight: Annotated[float, typer.Option("--image-weight", help="Share of the image in both, 0 to 1.")] = 0.5,
+    image_weight: Annotated[
+        float | None, typer.Option("--image-weight", help="Share of the image in both, 0 to 1; 0.5 if none.")
+    ] = None,
     against: Annotated[str | None, typer.Option("--against", help="Rank image (default) or text.")] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="Filter in SQL, as in \"colour = 'red' AND price < 50\" (--db).")
@@ -72,6 +74,9 @@ def search(
         raise UsageError("give --store (made by dalr embed) or --db (made by dalr index)")
     if mode not in RANKED:
         raise UsageError(f"--mode {mode}: expected {', '.join(RANKED)}")
+    if image_weight is not None and (text is None or image is None):
+        raise UsageError("--image-weight: shares out between a text and an image; give both")
+    image_weight = 0.5 if image_weight is None else image_weight
     recall: float | None = None
     asked: dict[str, Any] = {"text": text, "image": image, "image_weight": image_weight, "against": against, "k": k}
     if store is not None:

@@ -101,6 +101,7 @@ def test_bad_usage_is_one_line_and_two(dalr: Run, model: Path, data: Path, tmp_p
         (("search", "--store", store, photo, "--image", photo), "two images are given"),
         (("search", "--store", store, "a", "--image", tmp_path / "none.png"), "there is no such image file"),
         (("search", "--store", store, "a", "--against", "video"), "expected image or text"),
+        (("search", "--store", store, "a", "--image-weight", "0.2"), "give both"),
         (("embed", "--model", model, "--data", data, "--out", store, "--side", "both"), "expected image or text"),
         (("embed", "--model", tmp_path / "none", "--data", data, "--out", store), "none"),
         (("embed", "--model", model, "--data", tmp_path / "none.csv", "--out", store), "none.csv"),

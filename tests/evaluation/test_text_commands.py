@@ -175,6 +175,11 @@ def test_what_a_hurried_user_types(run: Run, model: Path, pairs: Path, labels: P
         on("retrieval-text", tmp_path): "corpus.jsonl: cannot be read",
         on("retrieval-text", pairs, "--threshold", 4, "--truncate-dim", 99): "truncate-dim 99",
         on("retrieval-text", pairs, "--cache", tmp_path, "--query-prompt", "x"): "leave out one of the two",
+        on(
+            "retrieval-text", pairs, "--hybrid", "rrf", "--lexical-weight", 0.5
+        ): "--lexical-weight: is for --hybrid sum",
+        on("retrieval-text", pairs, "--split", "dev"): "--split: ",
+        on("retrieval-text", tmp_path, "--corpus", "all"): "--corpus: ",
         on("retrieval-text", pairs, "--high", 1): "all of 12 pairs are relevant at the threshold 0.5",
         on("pairs", pairs, "--threshold", 9): "none of 24 pairs are relevant",
         on("pairs", pairs, "--threshold", 4, model="no-such-model"): "no-such-model",
