@@ -75,5 +75,5 @@ class LanguageConfig(Config):
         try:
             parse_schedule(value)
         except ConfigError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(str(error).removeprefix("schedule ")) from None
         return value

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dalr.encoders.text_parts import TextBackbone
-from dalr.errors import ConfigError, one_line
+from dalr.errors import ConfigError
 
 # What networks raise that do not take such a mask.
 CANNOT_SWITCH = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -51,8 +51,8 @@ def make_bidirectional(backbone: TextBackbone, name: str) -> bool:
     try:
         if _sees_future(backbone):
             return True
-    except CANNOT_SWITCH as error:
-        reason = f" ({one_line(error)})"
+    except CANNOT_SWITCH:
+        reason = " (it takes no mask over pairs of tokens)"
     backbone.bidirectional = False
     kind = getattr(getattr(getattr(backbone, "model", None), "config", None), "model_type", "open_clip")
     raise ConfigError(
