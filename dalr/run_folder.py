@@ -87,6 +87,7 @@ def check_same_run(
             f"{out}: holds a run with another config; changed: {'; '.join(changed)}. Choose another --out, or give "
             "the old values"
         )
-    moved = changed_keys(record.get("inputs", {}), inputs)
+    known = record.get("inputs", {})
+    moved = changed_keys(known, {name: inputs.get(name) for name in known})
     if moved:
         raise UsageError(f"{out}: the run's inputs changed since it began: {'; '.join(moved)}; choose another --out")

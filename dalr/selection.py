@@ -73,8 +73,9 @@ class Selection:
         if evaluate is None and (config.guard is not None or config.interpolate):
             name = "guard" if config.guard is not None else "interpolate"
             raise ConfigError(f"train.{name}: nothing is measured; name data.val, evaluation.sts or evaluation.pairs")
-        if config.interpolate and config.metric is None:
-            raise ConfigError("train.interpolate: needs a train.metric to choose by")
+        for key in ("interpolate", "patience"):
+            if getattr(config, key) and config.metric is None:
+                raise ConfigError(f"train.{key}: needs a train.metric to choose by")
 
     def remember_start(self) -> None:
         """Call before anything is trained or resumed: interpolation goes out from these weights."""

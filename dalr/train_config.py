@@ -73,6 +73,11 @@ class TrainConfig(Config):
             raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
         return self
 
+    def unmeasured(self) -> "TrainConfig":
+        """The same training, of which nothing is measured as it goes."""
+        nothing = dict.fromkeys(("metric", "evaluate_every", "patience", "guard"))
+        return self.model_copy(update={**nothing, "interpolate": []})
+
     def check_measured(self, names: Collection[str], remedy: str) -> None:
         """ConfigError for a metric to select or to guard by that is not in `names`, what an evaluation measures.
 

@@ -22,7 +22,7 @@ from dalr import DualEncoder
 from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.evaluation.sts import evaluate_sts
 from dalr.evaluation.transfer import evaluate_transfer
-from dalr.run.assembly import choose_evaluation
+from dalr.run.assembly import choose_measures
 from dalr.run.stages import stage_config
 from dalr.run.training import run_training
 from dalr.simcse.stages import PipelineConfig
@@ -110,7 +110,7 @@ def dev_figures(options: argparse.Namespace, model: str) -> dict[str, float]:
     config = pipeline(options, [])
     first = config.names[0]
     parsed = stage_config(config, first, config.values(first), str(options.config))
-    evaluate, _ = choose_evaluation(parsed.objective, None, None, parsed.evaluation.sts, parsed.evaluation.pairs)
+    evaluate = choose_measures(None, parsed.evaluation.sts, parsed.evaluation.pairs).evaluate
     assert evaluate is not None
     return evaluate(DualEncoder.from_pretrained(model))
 

@@ -83,9 +83,9 @@ def estimate_steps(
     """
     before = peak_memory()
     stamps: list[float] = []
-    quick = config.model_copy(
+    quick = config.unmeasured().model_copy(
         update={
-            "steps": WARM_UP + steps, "metric": None, "evaluate_every": None, "log_every": 1, "compile": False,
+            "steps": WARM_UP + steps, "log_every": 1, "compile": False,
             "gradient_norms_every": None, "trackers": [], "warmup": 0.0,
         }
     )  # fmt: skip

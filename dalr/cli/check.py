@@ -170,7 +170,7 @@ def _cost(run: "RunConfig | None", model: str | None, manifests: "dict[str, Mani
         from dalr.cli.estimate import estimate_run
 
         train = next(iter(manifests.values()))
-        if train.split is not None and run.data.train_split in train.split:
+        if train.split_rows(run.data.train_split):
             train = train.part(run.data.train_split)
         encoder, estimate = estimate_run(run, train, manifest)
     else:

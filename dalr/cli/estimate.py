@@ -45,12 +45,12 @@ def estimate_run(
         triplet_lines = _sample_lines(config.data.triplets, home / "triplets.csv")
         data |= {"corpus": str(home / "corpus.txt")} if config.data.corpus else {}
         data |= {"triplets": str(home / "triplets.csv")} if config.data.triplets else {}
-        update = {"batch_size": batch, "accumulate": 1, "chunk": None, "metric": None}
+        update = {"batch_size": batch, "accumulate": 1, "chunk": None}
         small = config.model_copy(
             update={
                 "data": config.data.model_copy(update=data),
-                "train": config.train.model_copy(update=update),
-                "evaluation": config.evaluation.model_copy(update={"sts": None}),
+                "train": config.train.unmeasured().model_copy(update=update),
+                "evaluation": config.evaluation.model_copy(update={"sts": None, "pairs": {}}),
             }
         )
         plan = assemble(small)

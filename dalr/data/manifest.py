@@ -180,13 +180,18 @@ class Manifest:
         """The rows of one split. DataError where there is no split column, or no row has that value."""
         if self.split is None:
             raise DataError(f"{self.source}: has no split column (data.split), so there is no split '{split}'")
-        wanted = next((names for names in _SAME_SPLIT if split.lower() in names), {split.lower()})
-        exact = [row for row, value in enumerate(self.split) if value == split]
-        rows = exact or [row for row, value in enumerate(self.split) if (value or "").lower() in wanted]
+        rows = self.split_rows(split)
         if not rows:
             known = ", ".join(sorted({repr(value) for value in self.split if value})) or "none"
             raise DataError(f"{self.source}: no row has the split '{split}'; its splits are {known}")
         return self.select(rows)
+
+    def split_rows(self, split: str) -> list[int]:
+        """The rows of one split, by its own name, else by one that means the same; none without a split column."""
+        values = self.split or []
+        wanted = next((names for names in _SAME_SPLIT if split.lower() in names), {split.lower()})
+        exact = [row for row, value in enumerate(values) if value == split]
+        return exact or [row for row, value in enumerate(values) if (value or "").lower() in wanted]
 
     def pairs(self) -> npt.NDArray[np.int64]:
         """Numbers of the rows that have both an image and a text."""

@@ -9,7 +9,7 @@ import contextlib
 import glob
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ class Part:
     def refuse(self, row: int, reason: str, key: str = "") -> None:
         """Record a bad row."""
         self.bad.append(BadRow(self.file, row, key or str(row), reason))
+
+    def rename(self, file: str) -> None:
+        """Call its file by another name, in what was refused too."""
+        self.file = file
+        self.bad = [replace(bad, file=file) for bad in self.bad]
 
 
 def open_stream(builder: str, path: Path, **options: Any) -> Any:

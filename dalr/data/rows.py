@@ -119,7 +119,7 @@ class _Rows:
         if written is None:
             reason = f"has no '{roles.id}'"
         elif key in self.seen:
-            reason = f"has the same '{roles.id}' as {self.seen[key]}"
+            reason = f"has the same '{roles.id or 'key'}' as {self.seen[key]}"
         elif image is None and not any(captions):
             reason = "has neither an image nor a text" if roles.image and roles.text else "is empty"
         elif image is not None and stored is None:

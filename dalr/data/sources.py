@@ -137,7 +137,11 @@ def _read_folder(folder: Path, separator: str | None, encoding: str | None) -> l
     if found and all(path.suffix.lower() in TABLES and path.exists() for paths in found.values() for path in paths):
         # File by file, so that a broken row costs itself and is named by its own file.
         files = [(split, path) for split, paths in found.items() for path in paths]
-        return [part for split, path in files for part in _read_file(path, split, separator, encoding)]
+        parts = [(path, part) for split, path in files for part in _read_file(path, split, separator, encoding)]
+        names = _told_apart([path for _, path in files])
+        for path, part in parts:
+            part.rename(names[path])
+        return [part for _, part in parts]
     return read_hub(str(folder), folder)
 
 
@@ -158,18 +162,27 @@ def _holds_tables(folder: Path) -> bool:
     return _holds(folder, lambda name: name.endswith(TABLES))
 
 
+def _told_apart(paths: list[Path]) -> dict[Path, str]:
+    """A name for each file: its own, or where two have the same one the path from the folder that holds all."""
+    if len({path.name for path in paths}) == len(paths):
+        return {path: path.name for path in paths}
+    home = os.path.commonpath([path.absolute().parent for path in paths])
+    return {path: os.path.relpath(path.absolute(), home) for path in paths}
+
+
 def _read_shards(paths: list[Path]) -> list[Part]:
     surveys = [survey_shard(path) for path in paths]
+    files = _told_apart(paths)
 
     def fill(keep: Keep) -> list[Part]:
         parts = []
         for survey in surveys:
-            part = Part(survey.path.name)
+            part = Part(files[survey.path])
             rows = []
             for number, cells in read_samples(survey, part):
                 name = cells.pop("image_name", "")
                 if "image" in cells:
-                    cells["image"] = keep(cells["image"], f"{survey.path.name}/{name}")
+                    cells["image"] = keep(cells["image"], f"{part.file}/{name}")
                 part.rows.append(number)
                 rows.append(cells)
             names = dict.fromkeys(name for cells in rows for name in cells)

@@ -12,16 +12,16 @@ import torch
 
 from dalr.data.faults import shuffle_captions
 from dalr.data.groups import carve_dev
-from dalr.data.manifest import BadRow, Manifest
+from dalr.data.manifest import BadRow, DataConfig, Manifest
 from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, read_scored_pairs
 from dalr.errors import ConfigError, DataError
 from dalr.evaluation.leaks import LeakCheck
 from dalr.evaluation.parts import Part, retrieval_evaluator
 from dalr.evaluation.retrieval import FIGURES
-from dalr.evaluation.sts import pairs_dev, sts_dev_evaluator
-from dalr.files import hash_json
+from dalr.evaluation.sts import FILES, pairs_dev, sts_dev_evaluator
+from dalr.files import hash_file, hash_json
 from dalr.model import DualEncoder
-from dalr.objectives import Kind, Objective, ObjectiveConfig, Rows
+from dalr.objectives import Kind, Objective, Rows
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
 from dalr.schedule import Restarts
@@ -102,13 +102,13 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None
     torch.manual_seed(config.train.seed)
     objective = taught_objective(config.objective, model, rows, teachers, weights)
-    pictures = model.image is not None
+    pictures = model.image is not None and config.objective.uses_images
     if val is not None and pictures and not len(val.pairs()):
         raise DataError(f"data.val: {val.source}: no row has both an image and a text to measure retrieval on")
     selecting = Part(*build(dev)) if dev is not None and pictures and config.evaluation.retrieval else None
-    evaluate, train_config = choose_evaluation(
-        config.objective, config.train, selecting, config.evaluation.sts, config.evaluation.pairs
-    )
+    measures = choose_measures(selecting, config.evaluation.sts, config.evaluation.pairs)
+    inputs |= {"data.val": val.fingerprint() if val else "", "evaluation": measures.fingerprint}
+    train_config = measures.selecting(config.train)
     stream = TrainingData(
         rows,
         mix={str(kind): share for kind, share in data.mix.items()} if data.mix else None,
@@ -119,27 +119,36 @@ def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[Train
     count = sum(len(part) for part in rows.values())
     bad = [*(train.bad if train is not None else []), *texts.bad]
     leaks = check.report.as_json() if check is not None else None
-    return Plan(model, objective, stream, train_config, evaluate, val if pictures else None, inputs, count, bad, leaks)
+    shown = val if pictures else None
+    return Plan(model, objective, stream, train_config, measures.evaluate, shown, inputs, count, bad, leaks)
 
 
-def choose_evaluation(
-    objective: ObjectiveConfig,
-    train: TrainConfig,
-    dev: Part | None,
-    sts: str | None,
-    pairs: Mapping[str, ScoresConfig] | None = None,
-) -> tuple[Callable[[DualEncoder], dict[str, float]] | None, TrainConfig]:
-    """What is measured while training, and `train` with the metric that selects the best weights: its own, or the
-    first measured.
+@dataclass(frozen=True)
+class Measures:
+    """What is measured while training: None where nothing is, the names of its figures, and a hash of what it reads."""
 
-    Raises ConfigError for a metric that is not measured.
-    """
+    evaluate: Callable[[DualEncoder], dict[str, float]] | None
+    names: list[str]
+    fingerprint: str
+
+    def selecting(self, train: TrainConfig) -> TrainConfig:
+        """`train` with the metric that selects the best weights: where it names none, the first that is measured.
+
+        Raises ConfigError for a metric that is not.
+        """
+        train.check_measured(self.names, "name data.val, evaluation.sts or evaluation.pairs")
+        return train.model_copy(update={"metric": train.metric or next(iter(self.names), None)})
+
+
+def choose_measures(dev: Part | None, sts: str | None, pairs: Mapping[str, ScoresConfig] | None = None) -> Measures:
+    """The STS-B dev part of the folder `sts`, files of scored pairs by name, and retrieval on a part."""
     measures: list[Callable[[DualEncoder], dict[str, float]]] = []
-    default, names = None, []
+    names: list[str] = []
+    read: list[str] = []
     if sts:
         measures.append(sts_dev_evaluator(sts))
-        default = "sts_dev"
-        names.append(default)
+        names.append("sts_dev")
+        read.append(hash_file(Path(sts) / FILES["STSB-dev"]))
     for name, source in (pairs or {}).items():
         scored, bad = read_scored_pairs(source.path, low=source.low, high=source.high)
         if bad:
@@ -147,20 +156,17 @@ def choose_evaluation(
                 "evaluation.pairs.%s: %d rows left out; the first, %s: %s", name, len(bad), bad[0].where, bad[0].reason
             )
         measures.append(partial(named_pairs, name=name, pairs=scored))
-        default = default or f"{name}.spearman"
         names += [f"{name}.spearman", f"{name}.pearson"]
-    if dev is not None and objective.uses_images:
+        read.append(hash_file(source.path))
+    if dev is not None:
         measures.append(retrieval_evaluator(dev))
-        default = default or "mrr"
         names += FIGURES
-    train.check_measured(names, "name data.val, evaluation.sts or evaluation.pairs")
-    if not measures:
-        return None, train
+        read.append(dev.manifest.fingerprint())
 
     def evaluate(model: DualEncoder) -> dict[str, float]:
         return {name: value for measure in measures for name, value in measure(model).items()}
 
-    return evaluate, train.model_copy(update={"metric": train.metric or default})
+    return Measures(evaluate if measures else None, names, hash_json(read) if read else "")
 
 
 def named_pairs(model: DualEncoder, name: str, pairs: ScoredPairs) -> dict[str, float]:
@@ -168,20 +174,22 @@ def named_pairs(model: DualEncoder, name: str, pairs: ScoredPairs) -> dict[str, 
     return {f"{name}.{measure}": value for measure, value in pairs_dev(model, pairs).items()}
 
 
-def load_part(data: DataSection, source: str | None, split: str) -> Manifest | None:
-    """The rows of `split` where the source has such a part, else all of them (a file for each part)."""
-    if source is None:
-        return None
-    manifest = Manifest.load(source, data)
-    if manifest.split is None or (data.train != data.val and split not in manifest.split):
+def load_part(source: str | Path, columns: DataConfig, split: str, *, shared: bool) -> Manifest:
+    """The rows of `split` where the source has such a part, else all of them (a file for each part).
+
+    Raises DataError where train and val are `shared`, that is in one source, and it does not tell them apart.
+    """
+    manifest = Manifest.load(source, columns)
+    if not shared and not manifest.split_rows(split):
         return manifest
     return manifest.part(split)
 
 
 def load_parts(data: DataSection, seed: int) -> tuple[Manifest | None, Manifest | None, Manifest | None]:
     """(train, dev, val) manifests; dev is carved from train by group, or is val where nothing is carved."""
-    train = load_part(data, data.train, data.train_split)
-    val = load_part(data, data.val, data.val_split)
+    shared = data.train == data.val
+    train = load_part(data.train, data, data.train_split, shared=shared) if data.train else None
+    val = load_part(data.val, data, data.val_split, shared=shared) if data.val else None
     if train is None:
         return None, val, val
     dev = val

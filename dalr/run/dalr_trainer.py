@@ -13,7 +13,7 @@ from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig
 from dalr.objectives import Kind, ObjectiveConfig, Rows
-from dalr.run.assembly import choose_evaluation
+from dalr.run.assembly import choose_measures, load_part
 from dalr.teachers import TeacherConfig
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
@@ -35,8 +35,8 @@ class DALRTrainer(Trainer):
 
     Args:
         model: its frozen towers are run once and cached; the others learn.
-        train: a manifest, or the path of one (columns are guessed).
-        val: a manifest or path that selects the best weights; None keeps the last ones.
+        train: a manifest, or the path of one (columns are guessed; its train part where it has one).
+        val: a manifest or path (its val part) that selects the best weights; None keeps the last ones.
         profile: `catalogue` for retrieval on product data, `paper` for sentence embeddings.
         corpus: sentences for text-only steps, one of them after every step on pairs.
         sts: an STS folder whose STS-B dev part selects the best weights.
@@ -63,7 +63,12 @@ class DALRTrainer(Trainer):
         method = objective or parse_config(ObjectiveConfig, {"name": "dalr", "profile": profile}, "profile")
         settings = config or TrainConfig()
         columns = DataConfig()
-        train, rows = pair_rows(_manifest(train, columns), model)
+        shared = isinstance(val, str | Path) and not isinstance(train, Manifest) and Path(train) == Path(val)
+        if not isinstance(train, Manifest):
+            train = load_part(train, columns, columns.train_split, shared=shared)
+        if val is not None and not isinstance(val, Manifest):
+            val = load_part(val, columns, columns.val_split, shared=shared)
+        train, rows = pair_rows(train, model)
         sets: dict[Kind, Rows] = {"pairs": rows}
         texts: dict[Kind, Sequence[str]] = {"pairs": [text or "" for text in train.texts]}
         if corpus:
@@ -72,8 +77,9 @@ class DALRTrainer(Trainer):
         sets = add_teachers(teachers, sets, texts, train, None)
         standardise_heads(model, sets)
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
-        part = Part(*pair_rows(_manifest(val, columns), model)) if val is not None else None
-        evaluate, settings = choose_evaluation(method, settings, part, str(sts) if sts else None)
+        part = Part(*pair_rows(val, model)) if val is not None else None
+        measures = choose_measures(part if method.uses_images else None, str(sts) if sts else None)
+        settings = measures.selecting(settings)
         data = TrainingData(
             sets,
             batch_size=settings.batch_size // settings.accumulate,
@@ -82,8 +88,4 @@ class DALRTrainer(Trainer):
         )
         torch.manual_seed(settings.seed)
         built = taught_objective(method, model, sets, teachers, weights)
-        super().__init__(model, built, data, settings, out=out, evaluate=evaluate, progress=progress)
-
-
-def _manifest(source: Manifest | str | Path, columns: DataConfig) -> Manifest:
-    return source if isinstance(source, Manifest) else Manifest.load(str(source), columns)
+        super().__init__(model, built, data, settings, out=out, evaluate=measures.evaluate, progress=progress)

@@ -15,7 +15,7 @@ from dalr.errors import ConfigError
 from dalr.evaluation.leaks import LeakCheck
 from dalr.files import hash_json, write_json
 from dalr.model import DualEncoder, ModelConfig
-from dalr.run.assembly import Plan, Progress, choose_evaluation
+from dalr.run.assembly import Plan, Progress, choose_measures
 from dalr.run.config import DataSection, EvaluationConfig, RunConfig
 from dalr.run.texts import read_texts
 from dalr.run.training import carry_out, run_training, write_bad_rows
@@ -24,7 +24,6 @@ from dalr.simcse.multitask import TaskObjective, TasksConfig, evaluate_tasks, sa
 from dalr.simcse.pipeline import PipelineResult, run_pipeline
 from dalr.simcse.stages import KINDS, PipelineConfig
 from dalr.simcse.tasks import read_task
-from dalr.train_config import TrainConfig
 from dalr.training_data import TrainingData
 
 Event = dict[str, Any]
@@ -54,7 +53,7 @@ def run_stages(
     ]
     first = parsed[0]
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
-    evaluate, _ = choose_evaluation(first.objective, TrainConfig(), None, settings.sts, settings.pairs)
+    evaluate = choose_measures(None, settings.sts, settings.pairs).evaluate
     if dry_run:
         for name, stage in zip(config.names, parsed, strict=True):
             check_data(config, name, stage)
@@ -144,7 +143,8 @@ def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
     torch.manual_seed(config.train.seed)
     objective = TaskObjective(tasks, model.text.width)
     rows = {name: task_rows(train, model) for name, (train, _, _) in parts.items()}
-    inputs["tasks"] = hash_json([[p.first, p.second, p.target.tolist()] for p, _, _ in parts.values()])
+    both = [part for train, dev, _ in parts.values() for part in (train, dev)]
+    inputs["tasks"] = hash_json([[part.first, part.second, part.target.tolist()] for part in both])
     data = TrainingData(
         rows,
         batch_size=config.train.batch_size // config.train.accumulate,

@@ -199,6 +199,17 @@ def test_a_hub_folder_of_tables_keeps_its_good_rows(tmp_path: Path) -> None:
     assert [bad.where for bad in manifest.bad] == ["train.csv:3"]
 
 
+def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    for split, texts in (("train", "first one\nsecond one\n\"\"\n"), ("test", "third one\n\"\"\n")):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        (tmp_path / "set" / split / "data.csv").write_text(f"text\n{texts}")
+    manifest = Manifest.load(tmp_path / "set")
+    assert dict(zip(manifest.texts, manifest.split or [], strict=True)) == {
+        "first one": "train", "second one": "train", "third one": "test",
+    }  # fmt: skip
+    assert sorted(bad.where for bad in manifest.bad) == ["test/data.csv:3", "train/data.csv:4"]
+
+
 @pytest.mark.parametrize(("name", "content"), [("data.pkl", b"x"), ("data.xml", b"<a/>"), ("script.py", b"1/0")])
 def test_hub_folders_of_other_kinds_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / "hub").mkdir()

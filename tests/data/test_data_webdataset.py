@@ -77,6 +77,17 @@ def test_datasets_reads_sound_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert manifest.columns["colour"] == ["red"] * 7
 
 
+def test_shards_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    for number, split in enumerate(("a", "b")):
+        (tmp_path / split).mkdir()
+        content = encoded(picture(number), "PNG")
+        write_tar(tmp_path / split / "0.tar", [("x.png", content), ("x.txt", f"caption {split}".encode())])
+    manifest = Manifest.load(str(tmp_path / "*" / "0.tar"))
+    assert sorted(text or "" for text in manifest.texts) == ["caption a", "caption b"]
+    assert len(set(manifest.images)) == 2
+    assert not manifest.bad
+
+
 @pytest.mark.parametrize("ending", ["pkl", "pickle", "pyd", "pt", "pth", "npy", "npz", "PKL", "meta.pkl", "pkl.gz"])
 def test_pickled_members_are_refused_by_name(tmp_path: Path, ending: str) -> None:
     trap = pickle.dumps(Trap(tmp_path / "ran"))
