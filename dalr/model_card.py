@@ -105,6 +105,8 @@ def _limits(model: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
 def _method(config: Mapping[str, Any]) -> str:
     if "schedule" in config:
         return f"causal and masked language modelling, `{config['schedule']}`,"
+    if "tasks" in config:
+        return f"the tasks {', '.join(f'`{name}`' for name in config['tasks']['tasks'])} together"
     return f"the objective `{config['objective']['name']}`"
 
 

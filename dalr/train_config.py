@@ -73,6 +73,10 @@ class TrainConfig(Config):
             raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
         return self
 
+    def total_steps(self, batches_per_epoch: float) -> int:
+        """Optimizer steps of the whole run, each of `accumulate` batches."""
+        return self.steps or max(1, round(self.epochs * batches_per_epoch / self.accumulate))
+
     def unmeasured(self) -> "TrainConfig":
         """The same training, of which nothing is measured as it goes."""
         nothing = dict.fromkeys(("metric", "evaluate_every", "patience", "guard"))

@@ -119,7 +119,7 @@ class Trainer:
             project_dir=None if self.out is None else str(self.out),
         )
         self._check_processes()
-        self.total_steps = config.steps or max(1, round(config.epochs * self._steps_per_epoch))
+        self.total_steps = config.total_steps(data.batches_per_epoch)
         # Ops without a deterministic kernel warn and go on; the fill of fresh memory would only cost time.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -189,7 +189,7 @@ class Trainer:
             plain = {name: value for name, value in self.config.model_dump(mode="json").items() if value is not None}
             plain = {name: value if isinstance(value, int | float) else str(value) for name, value in plain.items()}
             self.accelerator.init_trackers("dalr", config=plain)
-        clock = Clock(self.state.seconds)
+        clock = Clock(self.state.seconds, self.config.accumulate)
         self.step_module.train()
         with self._batches() as batches:
             while self.step < self.total_steps and not self.state.stopped:
@@ -306,7 +306,7 @@ class Trainer:
             self.ema.load(checkpoint.ema)
             vars(self.state).update(checkpoint.state)
             self.step = checkpoint.step
-        self.log.cut_after(self.step)
+        self.log.cut_after(self.step if checkpoint is not None else -1)
         if checkpoint is not None:
             self._log({"event": "resume", "step": self.step})
         self.accelerator.wait_for_everyone()

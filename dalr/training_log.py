@@ -48,9 +48,9 @@ def _events(path: Path) -> Iterator[tuple[str, Event]]:
 class Clock:
     """Examples a second, share of time waiting for data and time left, since the last time they were asked for."""
 
-    def __init__(self, before: float) -> None:
-        self.before, self.start = before, time.perf_counter()
-        self.since, self.rows, self.waited, self.steps = self.start, 0, 0.0, 0
+    def __init__(self, before: float, batches_per_step: int = 1) -> None:
+        self.before, self.start, self.batches_per_step = before, time.perf_counter(), batches_per_step
+        self.since, self.rows, self.waited, self.batches = self.start, 0, 0.0, 0
         self.rate: float | None = None
 
     def total(self) -> float:
@@ -61,10 +61,10 @@ class Clock:
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
-        self.steps += 1
+        self.batches += 1
 
     def pause_rate(self) -> None:
-        self.since, self.rows, self.waited, self.steps = time.perf_counter(), 0, 0.0, 0
+        self.since, self.rows, self.waited, self.batches = time.perf_counter(), 0, 0.0, 0
 
     def figures(self, step: int, total: int) -> dict[str, float]:
         now = time.perf_counter()
@@ -73,7 +73,7 @@ class Clock:
             "examples_per_second": round(self.rows / took, 1),
             "data_wait": round(self.waited / took, 4),
             "seconds": round(self.total(), 2),
-            "seconds_left": round(took / max(self.steps, 1) * (total - step), 1),
+            "seconds_left": round(took * self.batches_per_step / max(self.batches, 1) * (total - step), 1),
         }
         self.pause_rate()
         return found

@@ -23,6 +23,7 @@ from dalr.config import apply_overrides, parse_config, read_yaml
 from dalr.evaluation.blimp import evaluate_blimp, read_blimp
 from dalr.evaluation.sts import sts_dev
 from dalr.evaluation.transfer import evaluate_transfer
+from dalr.files import write_atomically
 from dalr.lm import load_language_model
 from dalr.run.language import run_language_modelling
 from dalr.run.stages import stage_config
@@ -88,12 +89,14 @@ def write_slice(articles: Path, out: Path, words: int) -> Path:
     path = out / f"articles-{words}.jsonl"
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        with gzip.open(articles, "rt", encoding="utf-8") as source, open(path, "w", encoding="utf-8") as target:
+        lines = []
+        with gzip.open(articles, "rt", encoding="utf-8") as source:
             for line in source:
                 words -= len((json.loads(line)["text"] or "").split())
                 if words < 0:
                     break
-                target.write(line)
+                lines.append(line)
+        write_atomically(path, "".join(lines))
     return path
 
 

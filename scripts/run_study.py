@@ -39,7 +39,7 @@ from dalr.training_log import read_log
 
 # Beside a cell's run: what it read, and how much memory it took.
 BESIDE = "cell.json"
-TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank")
+TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank", "agreement", "embedding", "score")
 
 
 class Study(Config):

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -25,9 +26,9 @@ from dalr.data.records import BadRow, check_readable
 from dalr.data.sources import read_source
 from dalr.errors import DataError
 from dalr.evaluation.leaks import LeakCheck, LeakConfig, chosen
-from dalr.files import hash_bytes, hash_json, made_once, write_json
+from dalr.files import hash_bytes, hash_file, hash_json, made_once, write_json
 
-VERSION = 1
+VERSION = 2
 MOST_BAD = 1000  # bad rows that are kept by name; the others are counted
 COUNTERS, TABLES = 1 << 22, 2  # of lines that repeat
 Refuse = Callable[[int, str], None]
@@ -64,11 +65,20 @@ class CorpusConfig(Config):
 
 @dataclass(frozen=True)
 class Documents:
-    """Cleaned documents on disk. `counts`: documents, lines and words kept; why lines were dropped; bad rows."""
+    """Cleaned documents on disk.
+
+    Attributes:
+        counts: documents, lines and words kept, and why lines were dropped.
+        bad: rows that cannot be used.
+        fingerprint: hash of what the documents say, wherever they came from.
+        leaks: what was found of held-out sets, as `LeakReport.as_json`; None where nothing was looked for.
+    """
 
     folder: Path
     counts: dict[str, int]
     bad: list[BadRow]
+    fingerprint: str
+    leaks: dict[str, Any] | None
 
     def __iter__(self) -> Iterator[str]:
         """The training documents, lines parted by newlines."""
@@ -89,12 +99,13 @@ def prepare_documents(config: CorpusConfig, leaks: LeakConfig | None = None) -> 
     paths = [Path(path).expanduser() for path in config.paths]
     for path in paths:
         check_readable(path)
-    leaks = leaks or LeakConfig()
-    rules = [config.model_dump(mode="json"), leaks.model_dump(mode="json")]
+    check = LeakCheck.load(leaks or LeakConfig())
+    rules = [config.model_dump(mode="json"), check.fingerprint() if check is not None else None]
     folder = cache_root() / "corpora" / hash_json([VERSION, *rules, files_identity(paths)])
-    made_once(folder, lambda fresh: _clean_into(fresh, config, paths, LeakCheck.load(leaks)))
+    made_once(folder, lambda fresh: _clean_into(fresh, config, paths, check))
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    return Documents(folder, about["counts"], [BadRow(**row) for row in about["bad"]])
+    bad = [BadRow(**row) for row in about["bad"]]
+    return Documents(folder, about["counts"], bad, about["fingerprint"], about["leaks"])
 
 
 def sentences(document: str) -> list[str]:
@@ -159,7 +170,7 @@ def _clean_into(folder: Path, config: CorpusConfig, paths: list[Path], check: Le
                 counts["words"] += len(document.split())
     raw.unlink()
     if check is not None:
-        counts["leaking_sentences"] = check.report.dropped
+        counts["leaking_sentences"] = check.report.leaking
     if not counts["documents"]:
         first = f"; the first bad row, {bad[0].where}: {bad[0].reason}" if bad else ""
         raise DataError(
@@ -170,7 +181,13 @@ def _clean_into(folder: Path, config: CorpusConfig, paths: list[Path], check: Le
         raise DataError(
             f"data.dev={config.dev}: none of {counts['documents']} documents came to be held out; raise it, or set 0"
         )
-    write_json(folder / "about.json", {"counts": dict(counts), "bad": [asdict(row) for row in bad]})
+    about = {
+        "counts": dict(counts),
+        "bad": [asdict(row) for row in bad],
+        "fingerprint": hash_json([hash_file(folder / f"{name}.jsonl") for name in outs]),
+        "leaks": check.report.as_json() if check is not None else None,
+    }
+    write_json(folder / "about.json", about)
 
 
 def _without_leaks(lines: list[str], check: LeakCheck) -> list[str]:

@@ -24,7 +24,8 @@ def held_out_figures(
     """`clm.perplexity`, `mlm.perplexity` and `mlm.accuracy` (× 100) on the first `rows` rows of a packed text.
 
     Perplexities are over the vocabulary's tokens: e to the mean loss of the places predicted. The places masked are the
-    same for every model with this tokenizer. Both are measured whatever the model was trained on.
+    same for every model with this tokenizer and `masking`, but one that predicts the next token (`MIX`), which is never
+    asked for a first token. Both are measured whatever the model was trained on.
     """
     found: dict[str, float] = {}
     count = min(rows, len(text))

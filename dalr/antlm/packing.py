@@ -52,7 +52,7 @@ def pack_text(documents: Documents, part: str, tokenizer: Any, length: int, pack
     before, after = special_edges(tokenizer)
     if length < len(before) + len(after) + 2:
         raise ConfigError(f"data.length: {length} tokens leave no room beside {len(before) + len(after)} special ones")
-    fingerprint = hash_json([VERSION, documents.folder.name, part, wrapped.digest(), length, packing, before, after])
+    fingerprint = hash_json([VERSION, documents.fingerprint, part, wrapped.digest(), length, packing, before, after])
     folder = documents.folder.parent / f"packed-{fingerprint}"
 
     def make(fresh: Path) -> None:

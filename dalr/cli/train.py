@@ -140,7 +140,7 @@ class _Lines:
             [(name, value)] = [(k, v) for k, v in event.items() if k not in _GUARD_EVENT]
             then = "training ends here" if event["stopped"] else f"on at {event['rate']:g} of the rate"
             self.console.print(
-                f"step {event['step']}: {name} {value:.2f} has fallen too far from the {event['start']:.2f} of the "
+                f"step {event['step']}: {name} {value:.2f} is too far from the {event['start']:.2f} of the "
                 f"start, these weights are not kept; {then}",
                 highlight=False,
             )

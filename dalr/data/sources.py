@@ -137,11 +137,13 @@ def _read_folder(folder: Path, separator: str | None, encoding: str | None) -> l
     if found and all(path.suffix.lower() in TABLES and path.exists() for paths in found.values() for path in paths):
         # File by file, so that a broken row costs itself and is named by its own file.
         files = [(split, path) for split, paths in found.items() for path in paths]
-        parts = [(path, part) for split, path in files for part in _read_file(path, split, separator, encoding)]
-        names = _told_apart([path for _, path in files])
-        for path, part in parts:
-            part.rename(names[path])
-        return [part for _, part in parts]
+        apart = _told_apart([path for _, path in files])
+        found_parts = []
+        for split, path in files:
+            for part in _read_file(path, split, separator, encoding):
+                part.rename(apart[path])
+                found_parts.append(part)
+        return found_parts
     return read_hub(str(folder), folder)
 
 

@@ -19,6 +19,7 @@ from dalr.config import Config
 from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs
 from dalr.data.transfer_sets import TRANSFER_TASKS, read_transfer_set
 from dalr.evaluation.sts import DEV_TASKS, TASKS, read_task
+from dalr.files import hash_json
 
 Mask = npt.NDArray[np.bool_]
 Pair = tuple[str, str]
@@ -101,6 +102,12 @@ class LeakCheck:
         held |= {name: read_scored_pairs(file.path, low=None, high=None)[0] for name, file in config.pairs.items()}
         texts = held_out_transfer(config.transfer) if config.transfer is not None else {}
         return cls(held, texts, drop=config.drop, strict=config.strict)
+
+    def fingerprint(self) -> str:
+        """Hash of what is held out, and of the rule."""
+        sentences = {name: sorted(some) for name, some in self.sentences.items()}
+        pairs = {name: sorted(some) for name, some in self.pairs.items()}
+        return hash_json([sentences, pairs, self.drop, self.strict])
 
     def kept_texts(self, *columns: Sequence[str]) -> Mask:
         """(N,) true for the rows to train on, of texts in one or several columns of N."""

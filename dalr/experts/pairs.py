@@ -19,6 +19,7 @@ from dalr.data.records import BadRow, Part
 from dalr.data.scored_pairs import SCORE_NAMES, SENTENCE_NAMES, WEIGHT_NAMES, check_range, weight_in
 from dalr.errors import DataError
 from dalr.files import hash_json
+from dalr.training_data import photo_keys
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,7 +75,7 @@ class JudgedPairs:
 
     def fingerprint(self) -> str:
         """32 hex digits over what experts see of the pairs."""
-        other = self.images.fingerprint() if self.images is not None else self.second
+        other = photo_keys(self.images) if self.images is not None else self.second
         return hash_json([self.first, other])
 
     def numbers(self) -> npt.NDArray[np.int64]:

@@ -93,8 +93,8 @@ class ObjectiveConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "ObjectiveConfig":
-        terms = (self.info, self.cross, self.soft_cross, self.soft_intra, self.rank, self.score, self.embedding)
-        if not any(terms):
+        alone = (self.info, self.cross, self.soft_cross, self.soft_intra, self.rank, self.score, self.embedding)
+        if not any((*alone, self.consistency, self.agreement)):
             raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
         if self.cross_text and not self.cross:
             raise ValueError(

@@ -36,7 +36,9 @@ def heads_benchmark(
 
     clip = config.model_copy(update={"objective": parse_config(ObjectiveConfig, {"name": "clip"}, "bench")})
     plans = {"clip": clip, "own": config}
-    rows = assemble(config, embedding).data.rows["pairs"]
+    rows = assemble(config, embedding).data.rows.get("pairs")
+    if rows is None:
+        raise ConfigError("bench train: the config trains on no pairs of images and texts; name one that does")
     if not (isinstance(rows.text, Features) and isinstance(rows.image, Features)):
         raise ConfigError("bench train: both towers must be frozen; set model.text.train and model.image.train")
     text, image = (torch.from_numpy(column.array[:]) for column in (rows.text, rows.image))
@@ -61,9 +63,11 @@ def language_benchmark(
     from dalr.bench.language import transformers_loop
 
     def of_kind(kind: str) -> LanguageConfig:
-        return config.model_copy(update={"schedule": f"{steps}_{kind}", "unit": "step"})
+        # Whatever its own schedule and length.
+        values = config.model_dump(exclude_unset=True)
+        train = {key: value for key, value in values.get("train", {}).items() if key not in ("epochs", "steps")}
+        return parse_config(LanguageConfig, {**values, "train": train, "schedule": f"{steps}_{kind}", "unit": "step"})
 
-    # Whatever its own schedule: that may name shares of a run whose length is not given.
     plan = assemble_language(of_kind("CLM"))
     masked = _language_model(plan.objective).own_objective == "masked"
     timed = of_kind("MLM" if masked else "CLM")

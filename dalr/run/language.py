@@ -93,6 +93,7 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
         {"model": model.fingerprint("text"), "text": text.fingerprint},
         len(text),
         documents.bad,
+        leaks=documents.leaks,
         save=lambda out: save_language_model(language_model, out, about),
         restarts=Restarts(plan.starts, rate=config.rate == "phase", optimizer=config.optimizer == "reset"),
     )
@@ -172,7 +173,7 @@ def new_language_model(
 
 def trained_tokenizer(documents: Documents, config: TokenizerConfig, max_length: int) -> Any:
     """A tokenizer trained on the documents, or the one that the cache holds."""
-    name = hash_json([documents.folder.name, config.model_dump(mode="json"), max_length])
+    name = hash_json([documents.fingerprint, config.model_dump(mode="json"), max_length])
     folder = documents.folder.parent / f"tokenizer-{name}"
     made_once(folder, lambda fresh: train_tokenizer(documents, config, max_length).save_pretrained(fresh))
     return load_tokenizer(folder)

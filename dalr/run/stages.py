@@ -118,7 +118,11 @@ def tasks_stage(
     config: RunConfig, tasks: TasksConfig, out: Path, progress: Callable[[Event], None] | None
 ) -> dict[str, Any]:
     """Train the tasks of the minBERT setting and keep their heads beside the model."""
-    result = carry_out(config, out, partial(assemble_tasks, config, tasks), more={"tasks": tasks}, progress=progress)
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude={"objective": True, "data": {"corpus"}})
+    stage = {"kind": "tasks", **tasks.model_dump(mode="json", exclude_defaults=True)}
+    again = parse_config(PipelineConfig, {**values, "stages": {"tasks": stage}})
+    build = partial(assemble_tasks, config, tasks)
+    result = carry_out(config, out, build, more={"tasks": tasks}, again=again, progress=progress)
     return _counts(result.as_json())
 
 

@@ -78,6 +78,7 @@ def carry_out(
     build: Callable[[], Plan[Any]],
     *,
     more: Mapping[str, Config] | None = None,
+    again: Config | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     embedding: Progress | None = None,
     cache: str | None = None,
@@ -85,8 +86,8 @@ def carry_out(
 ) -> RunResult:
     """`run_training` for any plan: `build` is called once something is to do.
 
-    `config` and the sections of `more` tell one run from another; what of them is not the default is kept as
-    config.yaml and shown in the model's README.
+    `config` and the sections of `more` tell one run from another. What is not the default of `again`, the config that
+    makes the same model once more (None: `config`), is kept as config.yaml and shown in the model's README.
     """
     from accelerate import PartialState
 
@@ -94,7 +95,7 @@ def carry_out(
     main = processes.is_main_process
     sections = {name: section.model_dump(mode="json") for name, section in (more or {}).items()}
     settings = settings_of(config, sections)
-    own = "".join(as_yaml(part) for part in (config, *(more or {}).values()))
+    own = as_yaml(again or config)
     record = read_run(out)
     finished = record is not None and record["status"] == "finished"
     if record is not None and not (finished or list_checkpoints(out / "checkpoints")):
@@ -110,7 +111,7 @@ def carry_out(
             check_same_run(record, config, plan.inputs, out, sections)
         counts: dict[str, Any] = {"train_rows": plan.train_rows, "bad_rows": len(plan.bad), "leaks": plan.leaks}
         if dry_run:
-            steps = plan.train_config.steps or round(plan.train_config.epochs * plan.data.batches_per_epoch)
+            steps = plan.train_config.total_steps(plan.data.batches_per_epoch)
             return RunResult(str(out), "checked", steps, **counts, is_main_process=main)
         if main:
             write_json(out / RUN_FILE, {"status": "running", "config": settings, "inputs": plan.inputs})

@@ -37,11 +37,10 @@ Sampling = Literal["round_robin", "size"]
 
 class TasksConfig(Config):
     """Tasks by name, trained jointly (one: singly). `round_robin` gives every task as many steps, `size` as its rows
-    ask for. `dropout` is that of the heads' input."""
+    ask for."""
 
     tasks: dict[str, TaskConfig] = Field(min_length=1)
     sampling: Sampling = "round_robin"
-    dropout: float = Field(default=0.1, ge=0, lt=1)
 
     @property
     def figures(self) -> list[str]:
@@ -63,11 +62,11 @@ class TaskObjective(Objective):
     (u, v, |u − v|) (Reimers and Gurevych 2019). Scores: the squared error of the cosine, without a head.
     """
 
-    def __init__(self, config: TasksConfig, width: int) -> None:
+    def __init__(self, config: TasksConfig, width: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.config = config
         self.kinds: tuple[Kind, ...] = tuple(config.tasks)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(dropout)
         outputs = {name: (width, task.classes) for name, task in config.tasks.items() if task.kind == "classes"}
         outputs |= {name: (3 * width, 1) for name, task in config.tasks.items() if task.kind == "duplicates"}
         self.heads = nn.ModuleDict({name: nn.Linear(*shape) for name, shape in outputs.items()})

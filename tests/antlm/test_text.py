@@ -148,6 +148,15 @@ def test_held_out_and_leaks(stories: Path, tmp_path: Path) -> None:
     assert any("in chapter 1." in text for text in prepare_documents(corpus(stories)))
     assert not any("in chapter 1." in text for text in checked)
     assert sum("in chapter" in text for text in checked) == 119
+    assert checked.leaks is not None
+    assert checked.leaks["dropped"] == 1
+    counted = prepare_documents(corpus(stories), LeakConfig(pairs={"test": {"path": str(held)}}, drop=False))
+    assert counted.counts["leaking_sentences"] == 1
+    assert sum("in chapter" in text for text in counted) == 120
+    second = next(text for text in checked if "in chapter 2." in text).split(". ")[1]
+    held.write_text(f"{held.read_text()}{second},another one,3\n")
+    more = prepare_documents(corpus(stories), LeakConfig(pairs={"test": {"path": str(held)}}))
+    assert more.counts["leaking_sentences"] == 2
 
 
 @pytest.fixture
@@ -221,6 +230,11 @@ def test_the_cache(stories: Path, tokenizer: Any) -> None:
     changed = prepare_documents(corpus(stories))
     assert changed.folder != first.folder
     assert changed.counts["documents"] == first.counts["documents"] + 1
+    # What orders the batches is what a text says, not where it lies or since when.
+    moved = stories.rename(stories.with_name("moved.jsonl"))
+    assert prepare_documents(corpus(moved)).folder != changed.folder
+    assert prepare_documents(corpus(moved)).fingerprint == changed.fingerprint
+    assert changed.fingerprint != first.fingerprint
     assert np.array_equal(text.ids_NL, pack_text(first, "train", tokenizer, 32, "document").ids_NL)
 
 

@@ -149,7 +149,10 @@ train: {{epochs: 6, batch_size: 8}}
 
 @pytest.mark.parametrize("train", ["frozen", "full"])
 def test_a_config_gives_columns_limits_and_an_estimate(run: Run, data: Path, tmp_path: Path, train: str) -> None:
-    (tmp_path / "c.yaml").write_text(CONFIG.format(data=data, train=train))
+    measured = "train: {guard: {metric: mrr}, interpolate: [0.5, 1.0], patience: 2, evaluate_every: 4, "
+    (tmp_path / "c.yaml").write_text(
+        CONFIG.format(data=data, train=train).replace("train: {epochs", f"{measured}epochs")
+    )
     code, out, err = run("--config", tmp_path / "c.yaml", "--json")
     assert code == 0, err
     report = json.loads(out)

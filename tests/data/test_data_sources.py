@@ -200,7 +200,7 @@ def test_a_hub_folder_of_tables_keeps_its_good_rows(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
-    for split, texts in (("train", "first one\nsecond one\n\"\"\n"), ("test", "third one\n\"\"\n")):
+    for split, texts in (("train", 'first one\nsecond one\n""\n'), ("test", 'third one\n""\n')):
         (tmp_path / "set" / split).mkdir(parents=True)
         (tmp_path / "set" / split / "data.csv").write_text(f"text\n{texts}")
     manifest = Manifest.load(tmp_path / "set")

@@ -184,6 +184,10 @@ def test_photos_with_captions(tmp_path: Path) -> None:
     p = model.encode_text(pairs.first)
     v = model.encode_image([pairs.images.image_path(row) for row in range(len(pairs))])
     np.testing.assert_allclose(scores, (p * v).sum(axis=1), atol=1e-4)
+    before = pairs.fingerprint()
+    first, second = (pairs.images.image_path(row) for row in (0, 1))
+    first.write_bytes(second.read_bytes())
+    assert read_judged(str(catalogue), JudgedConfig()).fingerprint() != before, "another photo under the old name"
     with pytest.raises(DataError, match="judges pairs of texts, and these are photos"):
         scores_of(pairs, tmp_path, kind="tfidf")
     config = parse_config(LabelConfig, {"experts": {"own": {"kind": "image_text", "name": str(tmp_path / "pair")}}})

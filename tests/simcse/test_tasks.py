@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dalr.config import parse_config
+from dalr.config import load_config, parse_config
 from dalr.data.groups import normalise_caption
 from dalr.errors import ConfigError, DataError, ModelError
 from dalr.objectives import Step
@@ -64,7 +64,7 @@ def test_a_batch_reaches_its_own_head_alone(tasks: dict[str, Any]) -> None:
 
 
 def test_the_losses_by_hand(tasks: dict[str, Any]) -> None:
-    model, objective = tiny_model(image=False), TaskObjective(config(tasks, dropout=0.0), 32)
+    model, objective = tiny_model(image=False), TaskObjective(config(tasks), 32, dropout=0.0)
     assert model.text is not None
     u = torch.from_numpy(model.text.encode(["a red dress", "a blue bag", "a shoe"]))
     v = torch.from_numpy(model.text.encode(["a red lamp", "a blue bag", "a black shoe"]))
@@ -116,6 +116,10 @@ def test_learned_jointly_and_kept(pipeline: Settings, tasks: dict[str, Any], tmp
     _, dev, _ = read_task(parsed.stages["tasks"].tasks["colour"], 0)
     right = (kept.predict("colour", dev.first) == dev.target).mean()
     assert 100 * right == pytest.approx(figures["colour.accuracy"], abs=1e-3)
+    # Its own config makes it again.
+    again = load_config(PipelineConfig, Path(result.stages[1].out) / "config.yaml")
+    assert stages.run_stages(again, tmp_path / "again").stages[0].figures == result.stages[1].figures
+    assert "with the tasks `colour`, `same`, `sts` together" in Path(result.stages[1].out, "README.md").read_text()
     assert set(kept.predict("same", ["a red bag"] * 2, ["a red bag", "a blue lamp"]).tolist()) <= {0, 1}
     with pytest.raises(ConfigError, match="sts"):
         kept.predict("sts", ["a"], ["b"])

@@ -39,6 +39,11 @@ def test_a_tower_in_training_is_refused(settings: Settings, write_config: Callab
     done = run(write_config(settings))
     assert done.returncode == 2
     assert "both towers must be frozen" in done.stderr
+    del settings["model"]["image"]
+    settings["objective"] = {"name": "simcse"}
+    done = run(write_config(settings))
+    assert done.returncode == 2
+    assert "trains on no pairs" in done.stderr
 
 
 def test_language_modelling_beside_transformers(tmp_path: Path) -> None:
@@ -47,7 +52,7 @@ def test_language_modelling_beside_transformers(tmp_path: Path) -> None:
     config.write_text(
         f"data: {{paths: ['{tmp_path / 'text.txt'}'], length: 16, packing: sentence}}\n"
         "model: {tokenizer: {vocab_size: 200}, new: {layers: 1, width: 16, heads: 2}}\n"
-        "schedule: CLM→MLM\ntrain: {batch_size: 4}\n"
+        "schedule: CLM→MLM\ntrain: {batch_size: 4, epochs: 3}\n"
     )
     # A decoder, trained causally; an encoder is what README's command trains.
     options = ["model.new.preset=babyllama", "--steps", "3", "--rounds", "1", "--json"]

@@ -187,5 +187,7 @@ def test_what_cannot_be_measured(squares: Path, frozen: Any, figures: Figures) -
         trainer_of(squares, frozen, interpolate=[0.5])
     with pytest.raises(ConfigError, match=r"train.interpolate: needs a train.metric"):
         trainer_of(squares, frozen, None, figures, interpolate=[0.5])
+    with pytest.raises(ConfigError, match=r"train.patience: needs a train.metric"):
+        trainer_of(squares, frozen, None, figures, patience=2)
     with pytest.raises(ConfigError, match=r"train.guard.metric: 'sts_dev' is not among the figures ability, mrr"):
         trainer_of(squares, frozen, None, figures, guard={}, **SETTINGS).fit()

@@ -1,6 +1,6 @@
 """Heads trained on the other folds: no pair is judged by a model that saw it.
 
-Folds are cut by group and do not move when rows are added: a group's fold is a hash of its first key.
+Folds are cut by group: a group's fold is a hash of its first key, so that rows of other groups do not move it.
 
 Legend: N pairs · K folds · D shared width
 """
@@ -77,6 +77,8 @@ class FrozenPairs:
 
 def cut_folds(ids_NK: Ints, keys: Sequence[str], count: int) -> Ints:
     """The fold of each of N rows, 0 to `count` − 1; rows joined by a chain of groups are in one.
+
+    Of rows that come later a group keeps its fold, but where one of their keys comes before all of its own.
 
     Raises DataError where a fold would leave too few pairs to train on.
     """

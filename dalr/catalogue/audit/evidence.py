@@ -115,8 +115,8 @@ def judge_more(
 ) -> None:
     """Judge some rows of N pairs by what judged the others, and put what is found into `before`.
 
-    The rows' folds are those of their groups, so that no head judges what it was trained on; rows that are new have a
-    full say among the neighbours.
+    The rows' folds are those of their groups (see `cut_folds`), so that no head judges what it was trained on but where
+    a new row moved its group; rows that are new have a full say among the neighbours.
     """
     text_NH, image_NV, ids_NK, folds_N = _tensors(pairs, keys, config)
     chosen = torch.from_numpy(rows)
