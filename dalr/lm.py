@@ -102,6 +102,12 @@ class LanguageModel(nn.Module):
         write_json(folder / TRAINING_FILE, {**own, **(training or {})})
 
     def _check(self) -> None:
+        kernel = self.network.config._attn_implementation
+        if kernel not in (None, *library.KERNELS):
+            raise ConfigError(
+                f"model: the attention '{kernel}' of this {self.kind} does not follow a mask over pairs of tokens, by "
+                f"which causal and masked language modelling switch; build it with {' or '.join(library.KERNELS)}"
+            )
         ids_BL = torch.tensor([[1, 2, 3]], device=self.device)
         was_training = self.training
         self.eval()
@@ -157,7 +163,7 @@ def load_language_model(name: str) -> LanguageModel:
             f"{folder}: has no language-model head (it lacks '{lacking[0]}'); name the folder of a "
             f"{type(network).__name__}, or a run that trained one"
         )
-    about = read_json(folder / TRAINING_FILE) if (folder / TRAINING_FILE).is_file() else {}
+    about = _training(folder)
     return LanguageModel(
         network,
         load_tokenizer(folder),
@@ -179,7 +185,12 @@ def with_head(encoder: TextEncoder, name: str) -> LanguageModel:
     setattr(network, network.base_model_prefix, backbone.model)
     network.config = backbone.model.config
     network.tie_weights()
-    return LanguageModel(network, tokenizer.tokenizer)
+    return LanguageModel(network, tokenizer.tokenizer, predicts_next=bool(_training(folder).get("predicts_next")))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What a language model that was trained here was trained on; empty for any other."""
+    return read_json(folder / TRAINING_FILE) if (folder / TRAINING_FILE).is_file() else {}
 
 
 def _folder(name: str) -> Path:

@@ -6,6 +6,7 @@ for that row alone; the head on chosen states is the network's own; saved and lo
 not follow masks, one without a head and one that is no language model are refused by name.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 import transformers
 
+from dalr.antlm.presets import NetworkConfig, Preset, build_network
 from dalr.encoders import TextConfig, build_text_encoder
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.errors import ConfigError, ModelError
@@ -111,6 +113,8 @@ def test_save_and_load(model: LanguageModel, tmp_path: Path) -> None:
         h = model.states(ids, torch.ones_like(ids), True)
         torch.testing.assert_close(loaded.states(ids, torch.ones_like(ids), True), h)
         torch.testing.assert_close(loaded.logits(h), model.logits(h))
+    # Going on from it, it predicts as it has learnt to.
+    assert with_head(build_text_encoder(TextConfig(name=str(tmp_path / "lm"))), str(tmp_path / "lm")).predicts_next
     body = transformers.AutoModel.from_pretrained(tmp_path / "lm")
     assert type(body) is type(model.body)
 
@@ -132,6 +136,25 @@ def test_special_tokens_around_a_text(tokenizer: Any) -> None:
     assert special_edges(bare) == ([], [3])
 
 
+def test_the_attention_of_another_machine(tokenizer: Any, tmp_path: Path) -> None:
+    """A folder that names a kernel which this machine may not have is read with one that every machine has."""
+    bert = transformers.BertConfig(vocab_size=len(tokenizer), **SMALL)
+    transformers.AutoModelForMaskedLM.from_config(bert).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "attn_implementation": "flash_attention_2"}))
+    assert load_language_model(str(tmp_path)).network.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("preset", ["ltg-bert", "babyllama"])
+def test_the_papers_size(tokenizer: Any, preset: Preset) -> None:
+    with torch.device("meta"):
+        network = build_network(NetworkConfig(preset=preset, size="paper"), tokenizer, 512)
+    found = network.config
+    assert (found.num_hidden_layers, found.hidden_size, found.num_attention_heads) == (12, 768, 12)
+    assert 80e6 < network.base_model.num_parameters() < 100e6
+
+
 def test_networks_that_cannot(tokenizer: Any) -> None:
     config = transformers.DebertaV2Config(vocab_size=len(tokenizer), **SMALL, max_position_embeddings=64)
     with pytest.raises(ConfigError, match=r"the architecture 'deberta-v2' cannot switch between"):
@@ -139,5 +162,9 @@ def test_networks_that_cannot(tokenizer: Any) -> None:
     distil = transformers.DistilBertConfig(vocab_size=len(tokenizer), dim=32, n_layers=1, n_heads=4, hidden_dim=48)
     with pytest.raises(ConfigError, match=r"'distilbert' cannot switch"):
         LanguageModel(transformers.AutoModelForMaskedLM.from_config(distil), tokenizer)
+    bert = transformers.BertConfig(vocab_size=len(tokenizer), **SMALL)
+    flex = transformers.AutoModelForMaskedLM.from_config(bert, attn_implementation="flex_attention")
+    with pytest.raises(ConfigError, match=r"the attention 'flex_attention' of this bert does not follow a mask"):
+        LanguageModel(flex, tokenizer)
     with pytest.raises(ModelError, match=r"not a language model"):
         load_language_model("torchvision:resnet18")

@@ -8,7 +8,7 @@ import html
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,7 +30,8 @@ from dalr.files import hash_bytes, hash_file, hash_json, made_once, write_json
 
 VERSION = 2
 MOST_BAD = 1000  # bad rows that are kept by name; the others are counted
-COUNTERS, TABLES = 1 << 22, 2  # of lines that repeat
+COUNTERS, MOST_COUNTERS, TABLES = 1 << 22, 1 << 26, 2  # of lines that repeat
+BYTES_PER_COUNTER = 32  # of text, packed text counting four times
 Refuse = Callable[[int, str], None]
 
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
@@ -136,7 +137,7 @@ def _clean_into(folder: Path, config: CorpusConfig, paths: list[Path], check: Le
         if len(bad) < MOST_BAD:
             bad.append(BadRow(path.name, row, str(row), reason))
 
-    seen = _LineCounts()
+    seen = _LineCounts(paths)
     raw = folder / "raw.jsonl"
     with open(raw, "w", encoding="utf-8") as out:
         for path in paths:
@@ -273,22 +274,29 @@ def _table_texts(path: Path, column: str, refuse: Refuse) -> Iterator[tuple[int,
 
 
 class _LineCounts:
-    """How often lines occur, in a table of fixed size (a count-min sketch: never too low, rarely too high)."""
+    """How often lines occur: a count-min sketch with conservative update (Estan and Varghese 2002).
 
-    def __init__(self) -> None:
-        self._table = np.zeros((TABLES, COUNTERS), dtype=np.uint16)
+    Never too low, and too high by a few only where there are several distinct lines to a counter.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        size = sum(path.stat().st_size * (4 if path.suffix.lower() == ".gz" else 1) for path in paths)
+        self._counters = min(max(COUNTERS, size // BYTES_PER_COUNTER), MOST_COUNTERS)
+        self._table = np.zeros((TABLES, self._counters), dtype=np.uint16)
 
     def add(self, line: str) -> None:
-        for number, place in enumerate(self._places(line)):
-            if self._table[number, place] < np.iinfo(np.uint16).max:
-                self._table[number, place] += 1
+        places = self._places(line)
+        found = self._table[places]
+        if found.min() < np.iinfo(np.uint16).max:
+            self._table[places] = np.maximum(found, found.min() + 1)
 
     def count(self, line: str) -> int:
-        return int(min(self._table[number, place] for number, place in enumerate(self._places(line))))
+        return int(self._table[self._places(line)].min())
 
-    def _places(self, line: str) -> list[int]:
+    def _places(self, line: str) -> tuple[list[int], list[int]]:
         digest = int(hash_bytes(line.casefold().encode()), 16)
-        return [(digest >> (40 * number)) % COUNTERS for number in range(TABLES)]
+        numbers = list(range(TABLES))
+        return numbers, [(digest >> (40 * number)) % self._counters for number in numbers]
 
 
 def _share(document: str) -> float:

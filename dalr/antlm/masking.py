@@ -78,8 +78,10 @@ class Vocabulary:
 
 
 def _style(tokens: list[str]) -> str:
-    """How the vocabulary marks words: `##` inside one (WordPiece), `Ġ` or `▁` at the beginning of one."""
-    return next((mark for mark in ("##", "Ġ", "▁") if any(token.startswith(mark) for token in tokens)), "")
+    """How most of the vocabulary marks words: `##` inside one (WordPiece), `Ġ` or `▁` at the beginning of one."""
+    counts = {mark: sum(token.startswith(mark) for token in tokens) for mark in ("##", "Ġ", "▁")}
+    style = max(counts, key=lambda mark: counts[mark])
+    return style if counts[style] else ""
 
 
 def _continues(token: str, style: str) -> bool:

@@ -18,6 +18,7 @@ HALVES = {  # a half on its own: its side and its class
     "siglip_text_model": ("text", "SiglipTextModel"),
     "siglip_vision_model": ("image", "SiglipVisionModel"),
 }
+KERNELS = ("sdpa", "eager")  # of attention, that every machine has and that follow a mask over pairs of tokens
 # Keys of a config that say where a model is from or how it trains, not what it computes.
 VOLATILE = (
     "_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
@@ -49,9 +50,13 @@ def load_config(folder: Path) -> Any:
 
     try:
         with quiet():
-            return AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: not a model that transformers can read ({_first_line(error)})") from None
+    if config._attn_implementation not in (None, *KERNELS):
+        # That of the machine it was saved on; what it computes is the same with any.
+        config._attn_implementation = KERNELS[0]
+    return config
 
 
 def side_of(config: Any) -> Literal["text", "image", "both"]:

@@ -140,7 +140,8 @@ def build_language_model(
     else:
         text = TextConfig(name="new", train="full", max_length=config.max_length or NEW_LENGTH)
         encoder, language_model = new_language_model(config, documents, masks(phases))
-    language_model.predicts_next = any(phase.kind == "MIX" for phase in phases)
+    # A model that has learnt to predict a masked token from the place before goes on so.
+    language_model.predicts_next |= any(phase.kind == "MIX" for phase in phases)
     causal = ("causal",) if any(phase.kind != "MLM" for phase in phases) else ()
     language_model.trained_for = (*causal, *(("masked",) if masks(phases) else ()))
     return DualEncoder(ModelConfig(text=text), encoder, None).eval(), language_model

@@ -118,7 +118,8 @@ def test_the_share_moves() -> None:
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_word_pieces_of_trained_tokenizers(kind: str) -> None:
-    corpus = [story(n) for n in range(60)]
+    # As in other people's vocabularies, a few tokens look like another kind's mark.
+    corpus = [*(story(n) for n in range(60)), *["## heading of the Ġiven ▁"] * 20]
     tokenizer = train_tokenizer(corpus, TokenizerConfig(kind=kind, vocab_size=320), 64)
     words = Vocabulary.of(tokenizer)
     ids = tokenizer("riverward crosses", add_special_tokens=False)["input_ids"]

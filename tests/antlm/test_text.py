@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dalr.antlm import documents
 from dalr.antlm.documents import CorpusConfig, clean_line, prepare_documents, sentences
 from dalr.antlm.packing import pack_text
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
@@ -63,6 +64,18 @@ def test_cleaning_is_counted(tmp_path: Path) -> None:
     kept = list(prepare_documents(corpus(path, markup=False, min_words=1)))
     assert kept[0] == "<p>This is page 0 of the book</p>"
     assert "| a | table" in kept
+
+
+def test_lines_of_a_large_text_are_not_taken_for_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many distinct lines to each counter: none is dropped, and a line that does repeat still is."""
+    monkeypatch.setattr(documents, "COUNTERS", 1 << 9)
+    monkeypatch.setattr(documents, "BYTES_PER_COUNTER", 1 << 10)
+    path = tmp_path / "many.txt"
+    lines = [f"This is line {n} of a long text" for n in range(26 << 9)]
+    path.write_text("\n".join([*lines, *["Click here to subscribe today"] * 30]))
+    found = prepare_documents(corpus(path))
+    assert found.counts["repeated_lines"] == 30
+    assert found.counts["lines"] == len(lines)
 
 
 def test_kinds_of_files(tmp_path: Path) -> None:
@@ -244,6 +257,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
+from dalr.antlm import documents
 from dalr.antlm.documents import CorpusConfig, prepare_documents
 from dalr.antlm.packing import pack_text
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
