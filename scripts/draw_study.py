@@ -1,14 +1,14 @@
 """The figures of a study, drawn from its JSON.
 
-    python scripts/draw_study.py assets/results/study.json --out assets/study \\
-        --log runs/study/sentences/pretrained/dalr-0/log.jsonl
+    python scripts/draw_study.py assets/results/study.json --out assets/study --terms dalr
 
-Writes sts.svg (the mean of the STS tasks by method, a bar a setting, its spread over seeds), retrieval.svg (the same
-against finding photos, a point a seed) and, with the log of a run, terms.svg (each term of the loss over its steps).
+Writes sts.svg (the mean of the STS tasks by method, a bar a setting, its 95 % interval over seeds), retrieval.svg (the
+same against finding photos, a point a seed) and terms.svg (each term of a method's loss over the steps of one run).
 """
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -17,8 +17,9 @@ from typing import Any
 
 import matplotlib
 from cycler import cycler
+from scipy.stats import t as student_t
 
-from dalr.training_log import read_log
+from dalr.config import nearest
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -37,19 +38,6 @@ STYLE = {
 }
 MARKERS = "o^sDv"
 Cells = Sequence[Mapping[str, Any]]
-PARTS = (
-    "info",
-    "cross",
-    "cross_text",
-    "consistency",
-    "matching",
-    "soft_cross",
-    "soft_intra",
-    "rank",
-    "agreement",
-    "embedding",
-    "score",
-)
 
 
 def main() -> None:
@@ -57,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="JSON of scripts/run_study.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--log", type=Path, help="log.jsonl of one run")
+    parser.add_argument("--terms", metavar="METHOD", help="draw the terms of its first run")
     options = parser.parse_args()
 
     cells: Cells = json.loads(options.study.read_text(encoding="utf-8"))["cells"]
@@ -67,12 +55,15 @@ def main() -> None:
             save(bars(cells), options.out / "sts.svg")
         if any("sts" in cell and "retrieval" in cell for cell in cells):
             save(points(cells), options.out / "retrieval.svg")
-        if options.log is not None:
-            save(terms(options.log), options.out / "terms.svg")
+        if options.terms is not None:
+            known = {cell["method"]: cell["terms"] for cell in reversed(cells) if cell["terms"]}
+            if options.terms not in known:
+                parser.error(f"--terms {options.terms}: {nearest(options.terms, list(known))}")
+            save(terms(known[options.terms]), options.out / "terms.svg")
 
 
 def bars(cells: Cells) -> Figure:
-    """Mean STS by method, a bar a setting, with the standard deviation over seeds."""
+    """Mean STS by method, a bar a setting, with Student's 95 % interval over seeds."""
     methods, settings = (list(dict.fromkeys(cell[key] for cell in cells)) for key in ("method", "setting"))
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     width = 0.8 / len(settings)
@@ -81,7 +72,7 @@ def bars(cells: Cells) -> Figure:
         of = [[c["sts"]["avg"] for c in cells if (c["setting"], c["method"]) == (setting, m)] for m in methods]
         at = [number + (place - (len(settings) - 1) / 2) * width for number, values in enumerate(of) if values]
         means = [statistics.mean(values) for values in of if values]
-        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in of if values]
+        spread = [interval(values) for values in of if values]
         drawn = axes.bar(at, means, width * 0.92, yerr=spread, capsize=2, label=setting, error_kw={"linewidth": 0.8})
         if len(methods) * len(settings) <= 16:
             axes.bar_label(drawn, fmt="%.1f", padding=2, fontsize=8)
@@ -116,16 +107,19 @@ def points(cells: Cells) -> Figure:
     return figure
 
 
-def terms(log: Path) -> Figure:
+def interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the mean, by Student's t; 0 of one value."""
+    count = len(values)
+    return float(student_t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count) if count > 1 else 0.0
+
+
+def terms(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Each term of the loss over the steps of one run, every one in its own scale."""
-    steps = [event for event in read_log(log) if event["event"] == "step"]
-    names = [name for name in PARTS if any(name in event for event in steps)]
     figure, rows = plt.subplots(
-        len(names), 1, figsize=(7.2, 1.1 * len(names) + 0.6), sharex=True, squeeze=False, layout="constrained"
+        len(curves), 1, figsize=(7.2, 1.1 * len(curves) + 0.6), sharex=True, squeeze=False, layout="constrained"
     )
-    for axes, name in zip(rows[:, 0], names, strict=True):
-        there = [(event["step"], event[name]) for event in steps if name in event]
-        axes.plot(*zip(*there, strict=True), linewidth=1)
+    for axes, (name, points_of) in zip(rows[:, 0], curves.items(), strict=True):
+        axes.plot(*zip(*points_of, strict=True), linewidth=1)
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.grid(axis="y")
     rows[-1, 0].set_xlabel("step")

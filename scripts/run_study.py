@@ -14,9 +14,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,6 +27,8 @@ from typing import Any, Literal
 import numpy as np
 from measured import json_once, portable, run_result, write_result
 from pydantic import Field, model_validator
+from rich.console import Console
+from rich.markdown import Markdown
 from study_measures import MEASURES, OF_IMAGES, Measured, Retrieval
 from study_tables import DIRECTIONS, compare, tables
 
@@ -37,8 +40,11 @@ from dalr.run import RunConfig, load_run_config
 from dalr.run_folder import changed_keys, check_same_run, read_run
 from dalr.training_log import read_log
 
-# Beside a cell's run: what it read, and how much memory it took.
-BESIDE = "cell.json"
+# What a step's log tells of the loss; `TERMS` are those of DALR that an ablation goes through.
+LOSS_PARTS = (
+    "info", "cross", "cross_text", "consistency", "matching", "soft_cross", "soft_intra", "rank", "agreement",
+    "embedding", "score",
+)  # fmt: skip
 TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank", "agreement", "embedding", "score")
 
 
@@ -90,6 +96,10 @@ class Cell:
         """Of `dalr`."""
         return ["train", self.config, *self.overrides, "--out", str(self.out)]
 
+    def beside(self, ending: str) -> Path:
+        """A file beside its run folder: `log`, what the training said, or `json`, what it read and its memory."""
+        return self.out.with_name(f"{self.out.name}.{ending}")
+
     def parsed(self) -> RunConfig:
         """Its config; ConfigError where it is none."""
         return load_run_config(self.config, self.overrides)
@@ -124,6 +134,7 @@ def main() -> None:
         return
 
     failed = {}
+    screen = Console()
     for number, cell in enumerate(own, start=1):
         try:
             if not options.finished:
@@ -135,8 +146,11 @@ def main() -> None:
             continue
         if figures and not options.finished:
             print(f"{number}/{len(own)} {cell.out}: {json.dumps(summary(figures))}", flush=True)
-            so_far = [known for _, known in found_in(every, study)]
-            write_atomically(options.out / "table.md", tables(so_far, study.baseline))
+            table = tables([known for _, known in found_in(every, study)], study.baseline)
+            write_atomically(options.out / "table.md", table)
+            if screen.is_terminal:
+                screen.clear()
+                screen.print(Markdown(table.partition("## Commands")[0]))
 
     finished = found_in(every, study)
     scored = [{**figures, "scores": scores_of(cell, study, figures)} for cell, figures in finished]
@@ -230,17 +244,24 @@ def train(cell: Cell) -> None:
     """
     if run_result(cell.out, cell.parsed()) is None:
         cell.out.parent.mkdir(parents=True, exist_ok=True)
-        said = cell.out.with_name(f"{cell.out.name}.log")
-        read = sources(cell.parsed())
+        said = cell.beside("log")
+        known = {"sources": sources(cell.parsed()), "peak_memory_gib": None}
+        write_json(cell.beside("json"), known)
         with open(said, "w", encoding="utf-8") as log:
             process = subprocess.Popen([sys.executable, "-m", "dalr", *cell.arguments], stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                # Where this process is told to end, so is the training: it holds the run folder.
+                if process.returncode is None:
+                    process.terminate()
+                    process.wait()
         if process.returncode:
             last = said.read_text(encoding="utf-8").strip().splitlines()[-1:]
             raise DalrError(f"dalr train ended with {process.returncode}: {' '.join(last)} (all of it: {said})")
-        # Linux counts in KiB.
-        write_json(cell.out / BESIDE, {"sources": read, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
+        # Linux counts in KiB. Of a run in several parts it is that of the last.
+        write_json(cell.beside("json"), {**known, "peak_memory_gib": round(usage.ru_maxrss / 2**20, 2)})
 
 
 def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
@@ -253,7 +274,7 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         return {}
     config, result = cell.parsed(), record["result"]
     check_same_run(record, config, record.get("inputs", {}), cell.out)
-    known = json_once(cell.out / BESIDE, True, dict) or {}
+    known = json_once(cell.beside("json"), True, dict) or {}
     if known and (moved := changed_keys(known["sources"], sources(config))):
         raise UsageError(
             f"{cell.out}: what it was trained on has changed since ({'; '.join(moved)}); remove the folder"
@@ -273,10 +294,13 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
     figures = {
         name: json_once(measure_path(cell, study, name, ".json"), only_read, partial(measure, name)) for name in wanted
     }
-    rates = [
-        event["examples_per_second"] for event in read_log(cell.out / "log.jsonl") if "examples_per_second" in event
-    ]
-    cost = {"seconds": result["seconds"], "examples_per_second": float(np.median(rates)) if rates else None}
+    log = read_log(cell.out / "log.jsonl")
+    rates = [event["examples_per_second"] for event in log if "examples_per_second" in event]
+    cost = {
+        "seconds": result["seconds"],
+        "examples_per_second": float(np.median(rates)) if rates else None,
+        "gpu_memory_gib": result.get("gpu_memory_gib"),
+    }
     return {
         "setting": cell.setting,
         "method": cell.method,
@@ -285,10 +309,18 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         "dev": result["best"],
         "steps": result["steps"],
         "cost": {**cost, "peak_memory_gib": known.get("peak_memory_gib")},
+        "terms": curves(log) if cell.seed == study.seeds[0] else None,
         "inputs": record["inputs"],
         "leaks": result["leaks"],
         **{name: value for name, value in figures.items() if value is not None},
     }
+
+
+def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """[step, value] of each term of the loss, by name."""
+    steps = [event for event in log if event["event"] == "step"]
+    there = {name: [[event["step"], round(event[name], 4)] for event in steps if name in event] for name in LOSS_PARTS}
+    return {name: values for name, values in there.items() if values}
 
 
 def measure_path(cell: Cell, study: Study, name: str, suffix: str) -> Path:
@@ -330,4 +362,7 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    # Told to end, it ends as by Ctrl-C; a reader that has gone (`| head`) ends it without a word.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

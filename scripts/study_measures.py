@@ -18,13 +18,13 @@ from dalr.config import Config
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import joined
 from dalr.errors import DataError
+from dalr.evaluation import transfer as transfer_tasks
 from dalr.evaluation.geometry import sentence_geometry
 from dalr.evaluation.parts import Part, embed_part, part_relevance
 from dalr.evaluation.relevance import Relevance
 from dalr.evaluation.retrieval import QueryScores, score_both, summarised, unit_rows
 from dalr.evaluation.sentences import cosines, embed_sentences
 from dalr.evaluation.sts import read_sets, read_task, score_sets, sentences_of
-from dalr.evaluation.transfer import evaluate_transfer
 from dalr.run import RunConfig
 from dalr.run.assembly import load_parts
 from dalr.teachers import AttributeRows
@@ -110,8 +110,12 @@ def sts(cell: Measured) -> Found:
 
 
 def transfer(cell: Measured) -> Found:
-    """The eight transfer tasks."""
-    return evaluate_transfer(cell.model, cell.data / "transfer"), {}
+    """The eight transfer tasks, and which of their sentences each classifier tells right."""
+    sets = transfer_tasks.read_sets(cell.data / "transfer")
+    embedded = embed_sentences(cell.model, transfer_tasks.sentences_of(sets))
+    answers = transfer_tasks.answers(sets, embedded)
+    usual = {task: answers[task].right for task in transfer_tasks.USUAL_SEVEN}
+    return transfer_tasks.score_sets(sets, answers), usual
 
 
 def geometry(cell: Measured) -> Found:

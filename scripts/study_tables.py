@@ -30,11 +30,12 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
     """How far methods differ: setting → figure → a → b → difference, low, high (95 %), p and seeds of a less b.
 
-    The figures are `sts`, the mean Spearman of its tasks, and the mean score of each direction of retrieval, all
-    × 100. Two methods are compared on the seeds that both have. The error has two parts: of the queries, by a bootstrap
-    that draws the same ones for both methods (of captions, whole photos); and of the seeds, from the differences at
-    single seeds, since so few cannot be resampled. Interval and two-sided p are Student's with degrees of freedom by
-    Satterthwaite (1946); with one seed they are of the queries alone.
+    The figures are `sts`, the mean Spearman of its tasks, `transfer`, the mean accuracy of the usual seven, and the
+    mean score of each direction of retrieval, all × 100. Two methods are compared on the seeds that both have. The
+    error has two parts: of the queries, by a bootstrap that draws the same ones for both methods (of captions, whole
+    photos); and of the seeds, from the differences at single seeds, since so few cannot be resampled. Interval and
+    two-sided p are Student's with degrees of freedom by Satterthwaite (1946); with one seed they are of the queries
+    alone.
     """
     differences: dict[str, dict[str, Differences]] = {}
     for setting in dict.fromkeys(cell["setting"] for cell in found):
@@ -50,9 +51,9 @@ def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:
 
 
 def _figures(scores: Mapping[str, Scores]) -> Iterator[tuple[str, Scores]]:
-    """What is compared as one figure: the STS tasks together, each direction of retrieval by itself."""
+    """What is compared as one figure: the tasks of STS or transfer together, each direction of retrieval by itself."""
     for measure, arrays in scores.items():
-        if measure == "sts":
+        if measure in ("sts", "transfer"):
             yield measure, arrays
         else:
             for task in (name for name in DIRECTIONS if name in arrays):
@@ -156,7 +157,7 @@ def _difference(by_seed_S: Floats, drawn: Floats, queries: int) -> dict[str, flo
 
 
 def tables(found: Cells, baseline: str, differences: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """The study so far in Markdown: of every setting sentences, retrieval, other tasks, and what training cost.
+    """The study so far in Markdown: of every setting STS, transfer, retrieval, and what training cost; then commands.
 
     A table that has differences ends in them: the figure less that of `baseline` (where that has no such figure, of the
     first method that has), its 95 % interval and p.
@@ -172,6 +173,8 @@ def tables(found: Cells, baseline: str, differences: Mapping[str, Mapping[str, A
         for columns, figures in _column_groups(of_method):
             against = {figure: told[figure] for figure in figures if figure in told}
             parts.append(_table(of_method, columns, baseline, against))
+    if found:
+        parts.append("## Commands\n\n" + "\n".join(f"    {cell['command']}" for cell in found) + "\n")
     return "\n".join(parts)
 
 
@@ -180,22 +183,24 @@ def _column_groups(of_method: Mapping[str, Cells]) -> Iterator[tuple[dict[str, C
     everything = [cell for cells in of_method.values() for cell in cells]
     tasks = next((list(cell["sts"]["pairs"]) for cell in everything if "sts" in cell), [])
     sts = {**{task: _reader("sts", task) for task in tasks}, "mean": _reader("sts", "avg")}
+    known = next((list(cell["transfer"]["counts"]) for cell in everything if "transfer" in cell), [])
+    transfer = {task: _reader("transfer", task) for task in known}
+    transfer |= {"mean of 7": _reader("transfer", "avg7"), "mean of 8": _reader("transfer", "avg8")}
     retrieval: dict[str, Column] = {}
     for direction, name in zip(DIRECTIONS, ("text→image", "image→text"), strict=True):
         retrieval |= {f"{name} {m}": _reader("retrieval", direction, m.lower()) for m in ("MRR", "nDCG@10", "recall@1")}
         retrieval[f"{name} graded nDCG@10"] = _reader("graded", direction, "ndcg@10")
     others: dict[str, Column] = {
         "selected by": lambda cell: cell["dev"],
-        "transfer (7)": _reader("transfer", "avg7"),
-        "transfer (8)": _reader("transfer", "avg8"),
         "alignment": _reader("geometry", "alignment"),
         "uniformity": _reader("geometry", "uniformity"),
         "examples/s": _reader("cost", "examples_per_second"),
         "GiB": _reader("cost", "peak_memory_gib"),
+        "GiB of the GPU": _reader("cost", "gpu_memory_gib"),
         "minutes": lambda cell: cell["cost"]["seconds"] / 60,
     }
     compared = [f"{measure} {direction}" for measure in ("retrieval", "graded") for direction in DIRECTIONS]
-    for columns, figures in ((sts, ["sts"]), (retrieval, compared), (others, [])):
+    for columns, figures in ((sts, ["sts"]), (transfer, ["transfer"]), (retrieval, compared), (others, [])):
         there = {name: read for name, read in columns.items() if any(read(cell) is not None for cell in everything)}
         if there:
             yield there, figures

@@ -11,7 +11,11 @@ figures.
 
 import importlib
 import json
+import shlex
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,10 @@ import torch
 import yaml
 
 from dalr import DualEncoder
+from dalr.checkpoint import list_checkpoints
 from dalr.run.assembly import assemble
+from dalr.run_folder import lock_run
+from dalr.training_log import read_log
 
 ROOT = Path(__file__).parents[1]
 STUDIES = [path for path in sorted((ROOT / "configs/study").glob("*.yaml")) if "\nmethods:" in path.read_text()]
@@ -77,8 +84,8 @@ def test_every_term_is_ablated(study: Any, tmp_path: Path, monkeypatch: pytest.M
     read = study.load_config(study.Study, write(tmp_path, ablate="dalr"))
     cells = {cell.method: cell.parsed().objective for cell in study.cells(read, tmp_path)}
     whole = cells["dalr"]
-    weights = {term: getattr(whole, term) for term in study.TERMS}
-    assert all(weights.values())
+    weights = {term: getattr(whole, term) for term in study.TERMS if getattr(whole, term)}
+    assert list(weights) == ["info", "cross", "consistency", "soft_cross", "soft_intra", "rank"]
     for term, weight in weights.items():
         for name, factor in (("off", 0), ("half", 0.5), ("double", 2)):
             found = {other: getattr(cells[f"dalr.{term}.{name}"], other) for other in study.TERMS}
@@ -188,7 +195,14 @@ def test_only_what_met_the_same_queries_is_compared(study: Any) -> None:
     draw = np.random.default_rng(0)
 
     def cell(method: str, seed: int, gold: np.ndarray) -> dict[str, Any]:
-        figures = {"setting": "only", "method": method, "seed": seed, "dev": 1.0, "cost": {"seconds": 60}}
+        figures = {
+            "setting": "only",
+            "method": method,
+            "seed": seed,
+            "dev": 1.0,
+            "cost": {"seconds": 60},
+            "command": "",
+        }
         figures["retrieval"] = {name: {"mrr": 1.0, "ndcg@10": 1.0, "recall@1": 1.0} for name in ("text_to_image",)}
         ranks = {"text_to_image": draw.uniform(size=len(gold)), "text_to_image.group": gold}
         return {**figures, "scores": {"retrieval": ranks}}
@@ -238,6 +252,39 @@ def test_the_student_is_what_is_written_of_it(data_dir: Path) -> None:
     student = DualEncoder.from_pretrained(ROOT / "assets/encoder")
     assert sts_dev(student, data_dir / "sts")["sts_dev"] == pytest.approx(65.5, abs=0.05)
     assert "65.5 on STS-B dev" in (ROOT / "docs/language.md").read_text()
+
+
+def test_told_to_end_it_ends_its_training_and_goes_on_later(tmp_path: Path) -> None:
+    """A kill in the middle of a cell: nothing keeps its folder, and the next call ends it from its checkpoint."""
+    (tmp_path / "corpus.txt").write_text("".join(f"sentence {n} of a small text\n" for n in range(200)))
+    (tmp_path / "config.yaml").write_text(
+        f"data: {{corpus: {tmp_path / 'corpus.txt'}}}\nobjective: {{name: simcse}}\n"
+        "model: {text: {name: new, train: full, new: {layers: 1, width: 16, heads: 2, vocab_size: 100}}}\n"
+        "train: {steps: 400, batch_size: 64, checkpoint_every: 10}\n"
+    )
+    (tmp_path / "study.yaml").write_text(
+        f"config: {tmp_path / 'config.yaml'}\nseeds: [0]\nbaseline: one\nmethods: {{one: []}}\nmeasures: []\n"
+        f"data: {tmp_path}\n"
+    )
+    command = [sys.executable, "scripts/run_study.py", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")]
+    run = tmp_path / "out/only/one-0"
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(run / "checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.terminate()
+    assert first.wait(60) == 143
+    with lock_run(run):  # nobody holds it
+        pass
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [event["event"] for event in read_log(run / "log.jsonl")].count("resume") == 1
+    known = json.loads(run.with_name("one-0.json").read_text())
+    assert set(known["sources"]) == {"data.corpus"}
+    assert known["peak_memory_gib"] > 0.1
+    piped = subprocess.run(f"{shlex.join(command)} --dry-run | head -c 5", shell=True, cwd=ROOT, capture_output=True)
+    assert (piped.stdout, piped.stderr) == (b"dalr ", b"")
 
 
 @pytest.mark.data
@@ -291,10 +338,13 @@ def test_a_small_study_on_real_sentences(
     assert f"| dalr | 1 | {dalr['sts']['STS12']:.2f} |" in table
     assert f"{dalr['geometry']['uniformity']:.2f}" in table
 
-    draw, log = importlib.import_module("draw_study"), out / "small/dalr-0/log.jsonl"
+    assert f"\n    {dalr['command']}\n" in table
+    assert dalr["terms"]["info"][-1] == [4, pytest.approx(dalr["terms"]["info"][-1][1])]
+
+    draw = importlib.import_module("draw_study")
     pictures = []
     for folder in (tmp_path / "first", tmp_path / "second"):
-        call(draw, monkeypatch, str(result), "--out", str(folder), "--log", str(log))
+        call(draw, monkeypatch, str(result), "--out", str(folder), "--terms", "dalr")
         pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert pictures[0] == pictures[1]
     assert set(pictures[0]) == {"sts.svg", "retrieval.svg", "terms.svg"}

@@ -41,14 +41,15 @@ def transfer(
     """
     from dalr.data.transfer_sets import TRANSFER_TASKS
     from dalr.evaluation.sentences import embed_sentences
-    from dalr.evaluation.transfer import read_sets, score_sets, sentences_of
+    from dalr.evaluation.transfer import answers, read_sets, score_sets, sentences_of
 
     sets = read_sets(data, listed(tasks) or TRANSFER_TASKS, folds=folds, max_train=max_train, seed=seed)
     encoder = load_sentence_model(model, device, truncate_dim=truncate_dim, int8=int8, cache=cache)
     with bar("embedding sentences") as progress:
         embedded = embed_sentences(encoder, sentences_of(sets), progress)
     with bar("fitting classifiers") as progress:
-        found = score_sets(sets, embedded, folds=folds, max_train=max_train, seed=seed, progress=progress)
+        told = answers(sets, embedded, folds=folds, seed=seed, progress=progress)
+    found = score_sets(sets, told, folds=folds, max_train=max_train, seed=seed)
     if json_output:
         print_json(found)
         return

@@ -18,6 +18,7 @@ Legend: N rows · F features
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def evaluate_transfer(
     """
     sets = read_sets(folder, tasks, folds=folds, max_train=max_train, seed=seed)
     embedded = embed_sentences(model, sentences_of(sets), progress)
-    return score_sets(sets, embedded, folds=folds, max_train=max_train, seed=seed)
+    found = answers(sets, embedded, folds=folds, seed=seed)
+    return score_sets(sets, found, folds=folds, max_train=max_train, seed=seed)
 
 
 def read_sets(
@@ -109,44 +111,69 @@ def sentences_of(sets: Mapping[str, TransferSet]) -> Iterator[str]:
     return (text for one in sets.values() for text in one.sentences())
 
 
-def score_sets(
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier said of N held-out rows, each judged once, and the C picked (one, or one a fold)."""
+
+    predicted_N: Labels
+    truth_N: Labels
+    fold_N: npt.NDArray[np.int64]
+    chosen: float | list[float]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each row was told right, (N,)."""
+        return np.asarray(self.predicted_N == self.truth_N)
+
+    @property
+    def accuracy(self) -> float:
+        """× 100, the mean over folds."""
+        return _percent(np.mean([self.right[self.fold_N == fold].mean() for fold in np.unique(self.fold_N)]))
+
+
+def answers(
     sets: Mapping[str, TransferSet],
     embedded: Embedded,
     *,
     folds: int = 10,
-    max_train: int | None = None,
     seed: int = 0,
     progress: ProgressSink | None = None,
-) -> dict[str, Any]:
-    """`evaluate_transfer` on what `read_sets` has read and `embed_sentences` has embedded."""
+) -> dict[str, Answers]:
+    """What classifiers on frozen embeddings answer, by task, of what `read_sets` has read."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    accuracy: dict[str, float] = {}
-    f1: dict[str, float] = {}
-    chosen: dict[str, float | list[float]] = {}
+    found = {}
     # The problems are small, and on one thread the figures are the same on every machine with the same library.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for done, (task, one) in enumerate(sets.items(), start=1):
             parts = {name: (features(embedded, part), np.array(part.labels)) for name, part in one.parts.items()}
-            if "all" in parts:
-                accuracy[task], chosen[task] = cross_validated(*parts["all"], folds, seed)
-            else:
-                predicted, chosen[task] = fixed_split(parts, folds, seed)
-                truth = parts["test"][1]
-                accuracy[task] = _percent((predicted == truth).mean())
-                if task == "MRPC":
-                    f1[task] = _percent(_f1(predicted, truth))
+            found[task] = (
+                cross_validated(*parts["all"], folds, seed) if "all" in parts else fixed_split(parts, folds, seed)
+            )
             if progress:
                 progress(done, len(sets))
+    return found
+
+
+def score_sets(
+    sets: Mapping[str, TransferSet],
+    found: Mapping[str, Answers],
+    *,
+    folds: int = 10,
+    max_train: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """`evaluate_transfer` of the answers on what `read_sets` has read."""
+    accuracy = {task: told.accuracy for task, told in found.items()}
     dropped = Counter(row.file for one in sets.values() for row in one.bad)
     return {
         **accuracy,
         "avg7": _mean(accuracy, USUAL_SEVEN),
         "avg8": _mean(accuracy, TRANSFER_TASKS),
-        "f1": f1,
-        "C": chosen,
+        "f1": {task: _percent(_f1(found[task].predicted_N, found[task].truth_N)) for task in found if task == "MRPC"},
+        "C": {task: told.chosen for task, told in found.items()},
         "counts": {task: {name: len(part) for name, part in one.parts.items()} for task, one in sets.items()},
         "dropped": dict(dropped),
         "folds": folds,
@@ -164,25 +191,25 @@ def features(embedded: Embedded, part: LabelledPart) -> Floats:
     return np.concatenate([np.abs(u - v), u * v], axis=1)
 
 
-def cross_validated(x_NF: Floats, labels_N: Labels, folds: int, seed: int) -> tuple[float, list[float]]:
-    """Mean accuracy × 100 over the folds, and the C of each; a tenth of each training fold picks it."""
+def cross_validated(x_NF: Floats, labels_N: Labels, folds: int, seed: int) -> Answers:
+    """Each row by the classifier of the other folds; a tenth of each training fold picks its C."""
     from sklearn.model_selection import StratifiedKFold, train_test_split
 
-    accuracies, chosen = [], []
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x_NF, labels_N):
+    predicted_N, fold_N, chosen = np.empty_like(labels_N), np.empty(len(labels_N), np.int64), []
+    cut = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x_NF, labels_N)
+    for fold, (train, test) in enumerate(cut):
         x_train, x_test = standardised(x_NF[train], x_NF[test])
         y_train = labels_N[train]
         count = max(round(HELD_OUT * len(train)), len(np.unique(y_train)))
         kept, held = train_test_split(np.arange(len(train)), test_size=count, stratify=y_train, random_state=seed)
         scores = path_scores(x_train[kept], y_train[kept], x_train[held], y_train[held])
         chosen.append(best_c(scores))
-        predicted = fitted(x_train, y_train, chosen[-1]).predict(x_test)
-        accuracies.append((predicted == labels_N[test]).mean())
-    return _percent(np.mean(accuracies)), chosen
+        predicted_N[test], fold_N[test] = fitted(x_train, y_train, chosen[-1]).predict(x_test), fold
+    return Answers(predicted_N, labels_N, fold_N, chosen)
 
 
-def fixed_split(parts: Mapping[str, tuple[Floats, Labels]], folds: int, seed: int) -> tuple[Labels, float]:
-    """The classes predicted for the test part, and the C picked by the dev part or by folds of the train part."""
+def fixed_split(parts: Mapping[str, tuple[Floats, Labels]], folds: int, seed: int) -> Answers:
+    """The rows of the test part; the dev part picks C, or folds of the train part."""
     from sklearn.model_selection import StratifiedKFold
 
     x_train, labels = parts["train"]
@@ -194,8 +221,8 @@ def fixed_split(parts: Mapping[str, tuple[Floats, Labels]], folds: int, seed: in
         inner = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x_train, labels)
         scores = np.mean([path_scores(x_train[a], labels[a], x_train[b], labels[b]) for a, b in inner], axis=0)
     best = best_c(scores)
-    predicted: Labels = fitted(x_train, labels, best).predict(x_test)
-    return predicted, best
+    truth = parts["test"][1]
+    return Answers(fitted(x_train, labels, best).predict(x_test), truth, np.zeros(len(truth), np.int64), best)
 
 
 def path_scores(x_NF: Floats, labels_N: Labels, x_dev: Floats, dev_labels: Labels) -> Floats:

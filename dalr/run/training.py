@@ -32,6 +32,7 @@ class RunResult:
     metric: str | None = None
     best: float | None = None
     seconds: float = 0.0
+    gpu_memory_gib: float | None = None
     train_rows: int = 0
     bad_rows: int = 0
     leaks: dict[str, Any] | None = None
@@ -142,6 +143,7 @@ def carry_out(
             metric=plan.train_config.metric,
             best=ended.best,
             seconds=round(ended.seconds, 2),
+            gpu_memory_gib=_gpu_memory(trainer.accelerator.device),
             **counts,
             figures=ended.figures,
             alpha=ended.alpha,
@@ -162,3 +164,10 @@ def write_bad_rows(path: Path, bad: Sequence[BadRow]) -> None:
     """One JSON object a row that could not be used: its number, key and the reason."""
     lines = [json.dumps(asdict(row), ensure_ascii=False) for row in bad]
     write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def _gpu_memory(device: Any) -> float | None:
+    """The most that tensors have held on a GPU in this process, in GiB; None without one."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None

@@ -24,6 +24,7 @@ from dalr.evaluation.sentences import embed_sentences
 from dalr.evaluation.transfer import (
     GRID,
     USUAL_SEVEN,
+    answers,
     best_c,
     drawn,
     evaluate_transfer,
@@ -168,6 +169,13 @@ def test_every_task_is_measured_and_each_sentence_embedded_once(folder: Path) ->
     assert evaluate_transfer(Words(), folder, folds=3, seed=1) != found
     some = evaluate_transfer(Words(), folder, tasks=["TREC"], folds=3)
     assert (some["TREC"], some["avg7"], some["avg8"]) == (found["TREC"], None, None)
+    # Every row of a cross-validated set is answered once, and an accuracy is that of its answers.
+    sets = read_sets(folder, ["MR", "TREC"], folds=3)
+    told = answers(sets, embed_sentences(Words(), sentences_of(sets)), folds=3)
+    assert len(told["MR"].right) == len(sets["MR"].parts["all"])
+    assert sorted(set(told["MR"].fold_N.tolist())) == [0, 1, 2]
+    assert 100 * told["TREC"].right.mean() == pytest.approx(found["TREC"], abs=1e-3)
+    assert 100 * told["MR"].right.mean() == pytest.approx(found["MR"], abs=0.5)
 
 
 def test_fixed_splits_equal_the_twin(folder: Path) -> None:
@@ -209,7 +217,7 @@ def test_no_c_is_picked_by_the_test_part(folder: Path) -> None:
         test = one.parts["test"]
         shuffled = LabelledPart(test.first, test.second, rng.permutation(test.labels).tolist())
         turned[task] = TransferSet(task, {**one.parts, "test": shuffled}, [])
-    before, after = (score_sets(some, embedded, folds=3) for some in (sets, turned))
+    before, after = (score_sets(some, answers(some, embedded, folds=3), folds=3) for some in (sets, turned))
     assert before["C"] == after["C"]
     assert before["SST2"] > after["SST2"] + 10
     assert best_c(np.array([0.5, 0.7, 0.7, 0.6, 0.7, 0.1])) == GRID[1]
