@@ -88,7 +88,7 @@ def test_every_term_is_ablated(study: Any, tmp_path: Path, monkeypatch: pytest.M
     assert list(weights) == ["info", "cross", "consistency", "soft_cross", "soft_intra", "rank"]
     for term, weight in weights.items():
         for name, factor in (("off", 0), ("half", 0.5), ("double", 2)):
-            found = {other: getattr(cells[f"dalr.{term}.{name}"], other) for other in study.TERMS}
+            found = {other: getattr(cells[f"dalr.{term}.{name}"], other) for other in weights}
             assert found == pytest.approx({**weights, term: weight * factor})
     alone = {term: getattr(cells["dalr.rank.alone"], term) for term in study.TERMS}
     assert alone == {**dict.fromkeys(study.TERMS, 0), "info": whole.info, "rank": whole.rank}
