@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from dalr.cli import Json, bench_app, command, print_json
 from dalr.cli.options import ImageColumn, ModelName, Root, Split, load_manifest
 from dalr.cli.progress import bar
+from dalr.cli.tables import show_table
 
 
 @command(bench_app, "loss")
@@ -35,17 +34,15 @@ def bench_loss(
     if json_output:
         print_json(found)
         return
-    table = Table("form", "rows", "rows a block", "seconds", "peak MB above inputs")
+    table = []
     for form, line in (("tiled", found["tiled"]), *((form, found["small"][form]) for form in ("tiled", "dense"))):
         block = "all" if line["tile"] is None else str(line["tile"])
-        table.add_row(form, str(line["rows"]), block, f"{line['seconds']:.1f}", f"{line['peak_mb']:.0f}")
-    console = Console()
-    console.print(table)
-    console.print(
+        table.append([form, str(line["rows"]), block, f"{line['seconds']:.1f}", f"{line['peak_mb']:.0f}"])
+    show_table("loss", ["form", "rows", "rows a block", "seconds", "peak MB above inputs"], table)
+    typer.echo(
         f"width {dim}, text teacher {found['text_width']}, image teacher {found['image_width']}, "
         f"{found['threads']} threads; at {found['small']['dense']['rows']} rows the two losses differ by "
-        f"{found['small']['loss_difference']:.1e}",
-        highlight=False,
+        f"{found['small']['loss_difference']:.1e}"
     )
 
 
@@ -78,7 +75,6 @@ def bench_images(
     if json_output:
         print_json(found)
         return
-    from dalr.cli.tables import show_table
 
     def spread(values: dict[str, float]) -> str:
         return f"{values['low']:.2f} – {values['high']:.2f}"
@@ -126,12 +122,11 @@ def bench_train(
     if json_output:
         print_json(found)
         return
-    table = Table("loop", "seconds", "ratio to the bare loop")
-    table.add_row("bare PyTorch", f"{found['bare_seconds']['median']:.2f}", "1")
+    table = [["bare PyTorch", f"{found['bare_seconds']['median']:.2f}", "1"]]
     for name in ours:
         line = found[name]
-        table.add_row(name, f"{line['seconds']['median']:.2f}", _over_rounds(line["ratio"]))
-    Console().print(table)
+        table.append([name, f"{line['seconds']['median']:.2f}", _over_rounds(line["ratio"])])
+    show_table(f"{steps} steps, {rounds} rounds", ["loop", "seconds", "ratio to the bare loop"], table)
 
 
 @command(bench_app, "language")
@@ -153,7 +148,6 @@ def bench_language(
     """
     from dalr.antlm.config import LanguageConfig
     from dalr.bench.train import compare
-    from dalr.cli.tables import show_table
     from dalr.config import load_config
     from dalr.run.benchmark import language_benchmark
 

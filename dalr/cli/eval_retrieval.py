@@ -15,8 +15,6 @@ from dalr.cli.options import (
 )
 from dalr.cli.progress import bar
 
-METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "median_rank")
-
 
 @command(eval_app, "retrieval")
 @with_columns
@@ -53,18 +51,18 @@ def retrieval(
 
 def _show_retrieval(found: dict[str, Any]) -> None:
     from dalr.cli.tables import show_table
+    from dalr.evaluation.retrieval import DIRECTIONS, METRICS
 
     rows = []
-    directions = ("text_to_image", "image_to_text")
     for metric in METRICS:
         cells = [metric]
-        for direction in directions:
+        for direction in DIRECTIONS:
             low, high = found[direction]["ci95"][metric]
             cells += [f"{found[direction][metric]:.2f}", f"{low:.2f} – {high:.2f}"]
         rows.append(cells)
     counts = "; ".join(
         f"{name.replace('_', ' ')}: {found[name]['queries']:,} queries, {found[name]['candidates']:,} candidates"
-        for name in directions
+        for name in DIRECTIONS
     )
     columns = ["metric", "text to image", "95 %", "image to text", "95 %"]
     show_table(counts, columns, rows)

@@ -128,10 +128,10 @@ def on_device(model: Module, device: str | None) -> Module:
     """The model, moved to the device asked for, or to a GPU if there is one."""
     import torch
 
-    from dalr.errors import UsageError
+    from dalr.errors import UsageError, one_line
 
     try:
         return model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise UsageError(f"--device {device}: cannot be used ({reason}); try cpu") from None

@@ -12,7 +12,7 @@ from dalr.encoders.image_parts import ImageNetwork, ImageParts, ImageSpec
 from dalr.encoders.names import EncoderName, read_json
 from dalr.encoders.preprocessing import build_transform, torchvision_settings
 from dalr.encoders.tower import load_weights, read_weights, save_weights
-from dalr.errors import ConfigError, ModelError
+from dalr.errors import ConfigError, ModelError, one_line
 from dalr.files import write_json
 
 LOADING_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
@@ -121,7 +121,7 @@ def load_torchvision(name: EncoderName, pretrained: bool = True, image_size: int
             warnings.simplefilter("ignore")  # inception and googlenet announce a change of their initial weights
             model = get_model(architecture, weights=tag if pretrained and file is None else None)
     except LOADING_ERRORS as error:
-        raise ModelError(f"torchvision:{architecture}: its weights cannot be fetched ({_reason(error)})") from None
+        raise ModelError(f"torchvision:{architecture}: its weights cannot be fetched ({one_line(error)})") from None
     width = _remove_classifier(model, architecture)
     if pretrained and file is not None:
         _load_headless(model, file, f"torchvision:{architecture}/{file}")
@@ -190,7 +190,7 @@ def _create_timm(name: str, pretrained: bool, args: dict[str, Any], source: Any)
             args = {key: value for key, value in args.items() if key != "img_size"}
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **more, **args), args
     except LOADING_ERRORS as error:
-        raise ModelError(f"timm:{name}: cannot be built or its weights cannot be read ({_reason(error)})") from None
+        raise ModelError(f"timm:{name}: cannot be built or its weights cannot be read ({one_line(error)})") from None
 
 
 def _remove_classifier(model: nn.Module, architecture: str) -> int:
@@ -213,10 +213,6 @@ def _load_headless(model: nn.Module, path: Path, where: str) -> None:
     try:
         missing, _ = model.load_state_dict(read_weights(path), strict=False)
     except RuntimeError as error:
-        raise ModelError(f"{where}: does not fit the network ({_reason(error)})") from None
+        raise ModelError(f"{where}: does not fit the network ({one_line(error)})") from None
     if missing:
         raise ModelError(f"{where}: lacks {len(missing)} of the network's tensors, such as '{missing[0]}'")
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dalr.errors import ModelError
+from dalr.errors import ModelError, one_line
 
 Library = Literal["transformers", "sentence_transformers", "open_clip", "timm", "torchvision", "tower", "dual", "new"]
 
@@ -135,7 +135,7 @@ def download(repository: str) -> Path:
         if not any(folder.rglob("*.safetensors")):
             snapshot_download(repository, allow_patterns=["*.bin"], ignore_patterns=skipped)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = one_line(error)
         raise ModelError(
             f"'{repository}': neither a local folder nor a hub repository that can be loaded ({reason}); "
             f"expected {FORMS}"

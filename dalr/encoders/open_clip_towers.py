@@ -16,7 +16,7 @@ from dalr.encoders.text_parts import TextBackbone, TextParts, TextSpec
 from dalr.encoders.tokens import OpenClipHFTokenizer, OpenClipTokenizer, Tokenizer
 from dalr.encoders.tower import load_weights, save_weights
 from dalr.encoders.transformers_models import quiet
-from dalr.errors import ModelError
+from dalr.errors import ModelError, one_line
 
 
 class OpenClipText(TextBackbone):
@@ -124,7 +124,7 @@ def load_open_clip(
                 force_image_size=image_size,
             )
     except Exception as error:  # open_clip raises RuntimeError, ValueError, and those of its loaders
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = one_line(error)
         raise ModelError(
             f"open_clip:{name.folder or name.architecture}: cannot be built or loaded ({reason})"
         ) from None
@@ -151,7 +151,7 @@ def open_clip_text(name: EncoderName, model: Any, config: dict[str, Any]) -> Tex
         with quiet():
             raw = open_clip.get_tokenizer(source)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = one_line(error)
         raise ModelError(f"open_clip:{name.folder or name.architecture}: no tokenizer ({reason})") from None
     tokenizer, architecture["tokenizer"] = _tokenizer(raw)
     backbone = OpenClipText(model.text, architecture)

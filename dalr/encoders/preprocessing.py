@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dalr.encoders.transformers_models import quiet
-from dalr.errors import ModelError
+from dalr.errors import ModelError, one_line
 
 Transform = Callable[[Image.Image], Tensor]
 Augment = Literal["none", "light", "strong"]
@@ -63,7 +63,7 @@ class ProcessorTransform:
             with quiet():
                 self.processor = AutoImageProcessor.from_pretrained(folder, **settings)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            reason = one_line(error)
             raise ModelError(f"{folder}: no image preprocessing that transformers can read ({reason})") from None
 
     def __call__(self, image: Image.Image) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from dalr.encoders.tower import MORE_THAN_TENSORS
-from dalr.errors import ModelError
+from dalr.errors import ModelError, one_line
 
 PAIRS = ("clip", "siglip")  # architectures with a text half and an image half
 HALVES = {  # a half on its own: its side and its class
@@ -52,7 +52,7 @@ def load_config(folder: Path) -> Any:
         with quiet():
             config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: not a model that transformers can read ({_first_line(error)})") from None
+        raise ModelError(f"{folder}: not a model that transformers can read ({one_line(error)})") from None
     if config._attn_implementation not in (None, *KERNELS):
         # That of the machine it was saved on; what it computes is the same with any.
         config._attn_implementation = KERNELS[0]
@@ -139,7 +139,7 @@ def read_model(kind: Any, folder: Path, config: Any) -> tuple[Any, list[str]]:
         except pickle.UnpicklingError:
             raise ModelError(f"{folder}: its weights file {MORE_THAN_TENSORS}") from None
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: its weights cannot be loaded ({_first_line(error)})") from None
+            raise ModelError(f"{folder}: its weights cannot be loaded ({one_line(error)})") from None
     return model, sorted(report["missing_keys"])
 
 
@@ -197,7 +197,3 @@ def _stable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_stable(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

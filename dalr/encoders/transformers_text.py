@@ -10,7 +10,7 @@ from dalr.encoders.attention import additive_mask
 from dalr.encoders.pooling import OWN, TokenStates
 from dalr.encoders.text_parts import TextBackbone, TextParts, TextSpec
 from dalr.encoders.tokens import TransformersTokenizer
-from dalr.errors import ConfigError, ModelError
+from dalr.errors import ConfigError, ModelError, one_line
 
 DROPOUTS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "dropout_rate",
@@ -96,7 +96,7 @@ def load_tokenizer(folder: Path) -> Any:
             raise ValueError("its files are missing: the vocabulary has no words")
         return tokenizer
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = one_line(error)
         raise ModelError(f"{folder}: no tokenizer that transformers can read ({reason})") from None
 
 

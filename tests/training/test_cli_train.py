@@ -51,6 +51,7 @@ def test_a_whole_run(settings: Settings, write_config: Callable[[Settings], Path
         "leaks",
         "figures",
         "alpha",
+        "gpu_memory_gib",
         "val",
     }
     assert set(found) == wanted

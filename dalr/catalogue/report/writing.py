@@ -9,10 +9,10 @@ from dalr.catalogue.pages.charts import chart
 from dalr.catalogue.report.content import Report, curve
 from dalr.catalogue.thumbnails import Thumbnails
 from dalr.errors import UsageError
+from dalr.evaluation.retrieval import METRICS
 from dalr.files import write_atomically
 
 INDEX, PICTURES = "index.html", "pictures"
-METRICS = ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map@10", "median_rank")
 WORST = 12  # findings on the first page
 PAGE = 60  # on each of those behind it
 MOST_PAGES = 50
