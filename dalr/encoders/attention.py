@@ -56,7 +56,8 @@ def make_bidirectional(backbone: TextBackbone, name: str) -> bool:
     backbone.bidirectional = False
     kind = getattr(getattr(getattr(backbone, "model", None), "config", None), "model_type", "open_clip")
     raise ConfigError(
-        f"text.attention: the architecture '{kind}' of {name} cannot be made bidirectional{reason}; leave it at own"
+        f"{name}: the architecture '{kind}' cannot be made bidirectional{reason}; leave text.attention at own, and of "
+        "language modelling take CLM alone"
     )
 
 
