@@ -6,7 +6,7 @@ Shapes: N rows, B rows of a batch, H text width, V image-feature width, D shared
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -28,10 +28,21 @@ from dalr.errors import ConfigError, ModelError
 from dalr.files import hash_json, hash_tensors
 
 Space = Literal["sentence", "shared"]
+Side = Literal["text", "image"]
 Progress = Callable[[int, int], None]
 
 FORMAT, VERSION = "dalr-dual-encoder", 1
 HEADS_FILE = "heads.safetensors"
+PROJECT_ROWS = 8192
+
+
+class Table(Protocol):
+    """Rows by number: an array, or rows of a feature store that are read when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 class ModelConfig(Config):
@@ -167,9 +178,9 @@ class DualEncoder(nn.Module):
         if truncate_dim is not None and not 1 <= truncate_dim <= width:
             raise ModelError(f"truncate_dim: {truncate_dim} is not between 1 and the width {width} of these embeddings")
         h_NH = self.text.encode(texts, prompt, token_budget=token_budget, progress=progress)
-        if self.text_head is None or headless:
+        if headless:
             return _unit(h_NH[:, :truncate_dim])
-        p_ND = self._projected(self.project_text, self.text_head, h_NH)
+        p_ND = self.project_features("text", h_NH)
         return p_ND if truncate_dim is None else _unit(p_ND[:, :truncate_dim])
 
     def encode_image(
@@ -190,9 +201,32 @@ class DualEncoder(nn.Module):
         f_NV = self.image.encode(
             images, open_image=open_item, batch_size=batch_size, workers=workers, progress=progress
         )
-        return (
-            self._projected(self.project_image, self.image_head, f_NV) if self.image_head is not None else _unit(f_NV)
-        )
+        return self.project_features("image", f_NV)
+
+    def project_features(self, side: Side, features: Table, rows: np.ndarray | None = None) -> np.ndarray:
+        """Unit vectors of features that the tower of `side` gave, (n, D) float32, in the space of `project_text` or
+        `project_image`; `rows` are the numbers of those that are meant, by default all.
+
+        In eval mode, and in blocks: a catalogue's features need not lie in memory or on a GPU at once.
+        """
+        project, head = (self.project_text, self.text_head) if side == "text" else (self.project_image, self.image_head)
+        rows = np.arange(features.shape[0]) if rows is None else rows
+        blocks = [rows[start : start + PROJECT_ROWS] for start in range(0, max(1, len(rows)), PROJECT_ROWS)]
+
+        def projected(block: np.ndarray) -> np.ndarray:
+            x_BW = torch.from_numpy(np.asarray(features[block], dtype=np.float32)).to(self.device)
+            p_BD: np.ndarray = project(x_BW).float().cpu().numpy()
+            return p_BD
+
+        was_training = head is not None and head.training
+        if head is not None:
+            head.eval()
+        try:
+            with torch.inference_mode():
+                return np.concatenate([projected(block) for block in blocks])
+        finally:
+            if head is not None:
+                head.train(was_training)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Cosine of every row of `a` (n, D) with every row of `b` (m, D): (n, m) float32. Both of one space."""
@@ -201,7 +235,7 @@ class DualEncoder(nn.Module):
         product: np.ndarray = _unit(a) @ _unit(b).T
         return product
 
-    def fingerprint(self, side: Literal["text", "image"]) -> str:
+    def fingerprint(self, side: Side) -> str:
         """32 hex digits over all that decides `encode_text` or `encode_image`: weights, pooling, prompt, preprocessing.
 
         Equal after save and load. Raises ModelError when the model has no such tower.
@@ -279,20 +313,6 @@ class DualEncoder(nn.Module):
     def _load_heads(self, folder: Path) -> None:
         heads = nn.ModuleDict({name: head for name, head in self.named_children() if name.endswith("_head")})
         load_weights(heads, folder / HEADS_FILE)
-
-    def _projected(self, project: Callable[[Tensor], Tensor], head: nn.Module, features: np.ndarray) -> np.ndarray:
-        """Project rows in eval mode, in blocks, so that a catalogue's features need not lie on a GPU at once."""
-        was_training = head.training
-        head.eval()
-        try:
-            with torch.inference_mode():
-                blocks = [
-                    project(torch.from_numpy(features[start : start + 8192]).to(self.device)).float().cpu().numpy()
-                    for start in range(0, len(features), 8192)
-                ]
-        finally:
-            head.train(was_training)
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.config.dim), dtype=np.float32)
 
 
 def open_item(item: Any) -> Image.Image:

@@ -16,7 +16,7 @@ from dalr.data.streams import MixedStreams, Stream, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts, image_keys
-from dalr.model import DualEncoder
+from dalr.model import DualEncoder, Table
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import (
     AlignmentObjective,
@@ -29,7 +29,7 @@ from dalr.objectives import (
     Tokens,
     build_objective,
 )
-from dalr.objectives.batch import Column, Table
+from dalr.objectives.batch import Column
 from dalr.teachers import AttributeRows, TeacherConfig, teacher_rows
 
 Progress = Callable[[int, int], None]

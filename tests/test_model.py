@@ -75,6 +75,20 @@ def test_nothing_gives_no_rows(model: DualEncoder) -> None:
     assert model.encode_image([]).shape == (0, 16)
 
 
+def test_stored_features_are_projected_as_in_encoding(model: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert model.text is not None
+    assert model.text_head is not None
+    texts = ["a red mug", "blue bowl", "scarf", "a green lamp", "two chairs"]
+    h_NH, p_ND = model.text.encode(texts), model.encode_text(texts)
+    monkeypatch.setattr("dalr.model.PROJECT_ROWS", 2)  # three blocks
+    model.text_head.train()
+    np.testing.assert_allclose(model.project_features("text", h_NH), p_ND, atol=1e-6)
+    assert model.text_head.training
+    chosen = np.array([4, 0, 0])
+    np.testing.assert_allclose(model.project_features("text", h_NH, chosen), p_ND[chosen], atol=1e-6)
+    assert model.project_features("text", h_NH, chosen[:0]).shape == (0, 16)
+
+
 def test_every_kind_of_picture_gives_the_same_row(model: DualEncoder, photos: list[Path]) -> None:
     path = photos[0]
     picture = Image.open(path)

@@ -10,9 +10,9 @@ from dalr.catalogue.embed import read_catalogue
 from dalr.catalogue.search import distinct_items
 from dalr.catalogue.table import VECTORS, vector_column
 from dalr.errors import MissingExtraError, UsageError
-from dalr.evaluation.embeddings import Side
 from dalr.features import FeatureStore
 from dalr.files import new_folder
+from dalr.model import Side
 
 ROWS = "rows.parquet"
 BLOCK = 8_192

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from dalr.catalogue.embed import read_catalogue
 from dalr.data.images import is_url
 from dalr.errors import DataError, StoreError, UsageError
-from dalr.evaluation.embeddings import Side
 from dalr.features import FeatureStore
-from dalr.model import DualEncoder
+from dalr.model import DualEncoder, Side
 
 BLOCK = 65_536
 Vector = npt.NDArray[np.float32]

@@ -9,8 +9,7 @@ import numpy as np
 from dalr.catalogue.search import Hit, Vector, check_count, check_model, query_vector
 from dalr.catalogue.table import TABLE, VECTORS, open_ready, plain, told
 from dalr.errors import StoreError, UsageError
-from dalr.evaluation.embeddings import Side
-from dalr.model import DualEncoder
+from dalr.model import DualEncoder, Side
 
 Mode = Literal["vector", "words", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -18,7 +18,7 @@ from dalr.cli.options import (
 from dalr.cli.progress import bar
 
 if TYPE_CHECKING:
-    from dalr.evaluation.embeddings import Side
+    from dalr.model import Side
 
 SIDES: dict[str | None, "tuple[Side, ...] | None"] = {None: None, "text": ("text",), "image": ("image",)}
 

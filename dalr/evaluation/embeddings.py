@@ -8,21 +8,17 @@ Legend: N rows · D shared width · H text width
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from dalr.data.manifest import BadRow, Manifest
 from dalr.errors import DataError, ModelError
 from dalr.features import StoredRows, embed_images, embed_texts, text_keys
-from dalr.model import DualEncoder
+from dalr.model import DualEncoder, Side
 from dalr.training_data import photo_keys
 
-Side = Literal["text", "image"]
 ProgressSink = Callable[[int, int], None]
-BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -43,18 +39,7 @@ class SideFeatures:
 
     def embeddings(self, model: DualEncoder, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Unit embeddings of these rows: in the shared space, or in the space of the model's only tower."""
-        project = model.project_text if self.side == "text" else model.project_image
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                blocks = [
-                    project(torch.from_numpy(self.stored[rows[start : start + BLOCK]]).to(model.device))
-                    for start in range(0, len(rows), BLOCK)
-                ]
-                return torch.cat([block.float().cpu() for block in blocks]).numpy()
-        finally:
-            model.train(was_training)
+        return model.project_features(self.side, self.stored, rows)
 
 
 def text_features(

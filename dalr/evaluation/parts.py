@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from dalr.data.manifest import Manifest
 from dalr.evaluation.relevance import Relevance, relevance
@@ -12,8 +11,6 @@ from dalr.evaluation.retrieval import retrieval_metrics
 from dalr.model import DualEncoder
 from dalr.objectives import Features, Rows
 from dalr.training_data import photo_keys
-
-PROJECT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,21 +41,11 @@ def embed_part(model: DualEncoder, part: Part, found: Relevance) -> tuple[np.nda
     """Embeddings of the distinct texts and images of a part in the shared space."""
     manifest, rows = part.manifest, part.rows
     if isinstance(rows.text, Features):
-        text = project_rows(model.project_text, rows.text, found.text_rows, model.device)
+        text = model.project_features("text", rows.text.array, found.text_rows)
     else:
         text = model.encode_text([manifest.texts[row] or "" for row in found.text_rows], space="shared")
     if isinstance(rows.image, Features):
-        image = project_rows(model.project_image, rows.image, found.image_rows, model.device)
+        image = model.project_features("image", rows.image.array, found.image_rows)
     else:
         image = model.encode_image([manifest.image_path(int(row)) for row in found.image_rows])
     return text, image
-
-
-def project_rows(
-    project: Callable[[torch.Tensor], torch.Tensor], column: Features, rows: np.ndarray, device: torch.device
-) -> np.ndarray:
-    """Rows of cached features through a head, (n, D) float32."""
-    blocks = [rows[start : start + PROJECT_ROWS] for start in range(0, len(rows), PROJECT_ROWS)]
-    with torch.inference_mode():
-        done = [project(column.take(block, block).to(device)).float().cpu().numpy() for block in blocks]
-    return np.concatenate(done)

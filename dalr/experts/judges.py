@@ -132,8 +132,6 @@ class ImageTextJudge:
         return [self.model.fingerprint("text"), self.model.fingerprint("image")]
 
     def score(self, pairs: JudgedPairs) -> npt.NDArray[Any]:
-        import torch
-
         if pairs.images is None:
             raise DataError("judges photos with captions, and these are pairs of texts")
         model, manifest = self.model, pairs.images
@@ -145,10 +143,7 @@ class ImageTextJudge:
         )
         if bad:
             raise DataError(f"{manifest.where(bad[0].position)}: {bad[0].reason}; repair the photo or drop the row")
-        with torch.inference_mode():
-            p = model.project_text(torch.from_numpy(text)).numpy()
-            v = model.project_image(torch.from_numpy(rows[:])).numpy()
-        return cosines(p, v)
+        return cosines(model.project_features("text", text), model.project_features("image", rows))
 
 
 class CrossEncoderJudge:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dalr.model import Table
+
 Kind = str  # `pairs`, `text`, or the name of a task
 TextInput = Tensor | dict[str, Tensor]
 
@@ -76,12 +78,6 @@ class Column(Protocol):
     def take(self, rows: np.ndarray, seeds: np.ndarray) -> TextInput:
         """The rows as a tensor (or a dict of tensors); `seeds` are for random augmentation, one a row."""
         ...
-
-
-class Table(Protocol):
-    """Rows by number: an array, or rows of a feature store that are read when they are asked for."""
-
-    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

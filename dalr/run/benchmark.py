@@ -16,6 +16,7 @@ from dalr.antlm.objective import LanguageModelling
 from dalr.config import Config, parse_config
 from dalr.errors import ConfigError
 from dalr.lm import LanguageModel
+from dalr.model import Side, Table
 from dalr.objectives import Features, Objective, ObjectiveConfig
 from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
@@ -110,12 +111,10 @@ def _language_model(objective: Objective) -> LanguageModel:
 class ReadyVectors:
     """Embeddings that lie in the shared space already."""
 
-    device = torch.device("cpu")
-
-    def project_text(self, h_BH: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(h_BH, dim=-1)
-
-    project_image = project_text
+    def project_features(self, side: Side, features: Table, rows: np.ndarray | None = None) -> np.ndarray:
+        """The vectors as they are, at unit length."""
+        chosen = features[:] if rows is None else features[rows]
+        return torch.nn.functional.normalize(torch.from_numpy(chosen), dim=-1).numpy()
 
 
 def audit_benchmark(rows: int, width: int, share: float = 0.1, seed: int = 0) -> dict[str, Any]:

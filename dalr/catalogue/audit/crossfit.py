@@ -19,12 +19,10 @@ from dalr.data.groups import connected_components
 from dalr.encoders.heads import HeadConfig
 from dalr.errors import DataError
 from dalr.evaluation.embeddings import ProgressSink
-from dalr.evaluation.parts import project_rows
 from dalr.files import hash_bytes
-from dalr.model import DualEncoder, ModelConfig
+from dalr.model import DualEncoder, ModelConfig, Side, Table
 from dalr.noise import NoiseConfig
 from dalr.objectives import Features, ObjectiveConfig, Rows, build_objective
-from dalr.objectives.batch import Table
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, frozen_teachers, pair_weights, standardise_heads
@@ -51,12 +49,7 @@ class CrossfitConfig(Config):
 class Projects(Protocol):
     """What brings features into a shared space: a DualEncoder does."""
 
-    @property
-    def device(self) -> torch.device: ...
-
-    def project_text(self, h_BH: torch.Tensor) -> torch.Tensor: ...
-
-    def project_image(self, f_BV: torch.Tensor) -> torch.Tensor: ...
+    def project_features(self, side: Side, features: Table, rows: Ints | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -143,6 +136,6 @@ def _fresh(model: Projects, config: CrossfitConfig) -> DualEncoder:
 
 def embed_rows(model: Projects, pairs: FrozenPairs, rows: Ints) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit vectors of these pairs in the model's shared space: (n, D) of captions and (n, D) of pictures."""
-    text_ND = project_rows(model.project_text, Features(pairs.text), rows, model.device)
-    image_ND = project_rows(model.project_image, Features(pairs.image), rows, model.device)
+    text_ND = model.project_features("text", pairs.text, rows)
+    image_ND = model.project_features("image", pairs.image, rows)
     return torch.from_numpy(text_ND), torch.from_numpy(image_ND)
