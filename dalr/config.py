@@ -91,10 +91,13 @@ def parse_config(kind: type[C], values: Mapping[str, Any], source: str = "config
 
 
 def as_yaml(config: Config) -> str:
-    """What of a config is not the default, as YAML; `load_config` makes the same config of it."""
+    """What of a config has been set, as YAML; `load_config` makes the same config of it.
+
+    A key that was set to its default is written too: what is set and what is left open can differ in meaning.
+    """
     import yaml
 
-    values = config.model_dump(mode="json", exclude_defaults=True)
+    values = config.model_dump(mode="json", exclude_unset=True)
     try:
         same = type(config).model_validate(values) == config
     except ValidationError:

@@ -100,11 +100,11 @@ def assemble_language(config: LanguageConfig) -> Plan[LanguageData]:
 
 
 def settle(config: LanguageConfig, rows: int) -> tuple[TrainConfig, Timeline]:
-    """The training config with the schedule's steps and one rate for all weights, and the schedule in steps."""
+    """The training config with the schedule's steps and the rates of network and head, and the schedule in steps."""
     train = config.train
-    for name in sorted({"text_lr", "image_lr"} & train.model_fields_set):
-        if getattr(train, name) != train.lr:
-            raise ConfigError(f"train.{name}: all weights of a language model are trained at train.lr; leave it out")
+    text_lr = train.text_lr if "text_lr" in train.model_fields_set else train.lr
+    if "image_lr" in train.model_fields_set:
+        raise ConfigError("train.image_lr: a language model has no image tower; leave it out")
     given = train.model_fields_set & {"epochs", "steps"}
     whole: float | None = None
     if "steps" in given and train.steps is not None:
@@ -112,7 +112,7 @@ def settle(config: LanguageConfig, rows: int) -> tuple[TrainConfig, Timeline]:
     elif "epochs" in given:
         whole = train.epochs if config.unit == "epoch" else train.epochs * rows / train.batch_size
     plan = timeline(parse_schedule(config.schedule), config.unit, rows / train.batch_size, whole)
-    return train.model_copy(update={"steps": plan.steps, "text_lr": train.lr}), plan
+    return train.model_copy(update={"steps": plan.steps, "text_lr": text_lr}), plan
 
 
 def masks(phases: Sequence[Phase]) -> bool:

@@ -153,6 +153,20 @@ def test_an_encoder_goes_on(settings: Settings, write_config: Write, minilm_dir:
     assert 0 < (first - second).abs().max() < 1e-3  # the head went on too
 
 
+def test_a_fresh_head_may_learn_faster_than_the_network(settings: Settings, minilm_dir: Path) -> None:
+    settings |= {"model": {"name": str(minilm_dir)}, "schedule": "2_MLM"}
+    settings["train"] |= {"lr": 1e-2, "text_lr": 1e-6, "warmup": 0.0, "weight_decay": 0.0}
+    plan = assemble_language(parse_config(LanguageConfig, settings))
+    before = {name: value.clone() for name, value in plan.objective.state_dict().items()}
+    Trainer(plan.model, plan.objective, plan.data, plan.train_config).fit()
+    moved = {name: float((value - before[name]).abs().max()) for name, value in plan.objective.state_dict().items()}
+    tower = {name: change for name, change in moved.items() if ".bert." in name and "pooler" not in name}
+    head = {name: change for name, change in moved.items() if "transform.dense" in name}
+    # Adam's steps are as long as the rate.
+    assert 0 < max(tower.values()) < 3e-6
+    assert min(head.values()) > 1e-3
+
+
 def test_a_decoder_learns_to_look_ahead(settings: Settings, write_config: Write, tmp_path: Path) -> None:
     settings["model"]["new"]["preset"] = "babyllama"
     settings["schedule"] = "2_CLM"
@@ -201,7 +215,7 @@ def test_two_processes_equal_one(settings: Settings, write_config: Write, tmp_pa
             {"data": {"paths": ["STORIES"], "dev": 0, "length": 16}, "train": {"metric": "mlm.accuracy"}},
             "nothing is measured; set data.dev above 0",
         ),
-        ({"train": {"text_lr": 2e-5}}, "train.text_lr: all weights of a language model are trained at train.lr"),
+        ({"train": {"image_lr": 2e-5}}, "train.image_lr: a language model has no image tower"),
         ({"train": {"patience": 2}}, "train.patience: needs a train.metric"),
         ({"train": {"metric": "mlm.accurate"}}, "what is: clm.perplexity, mlm.perplexity, mlm.accuracy"),
     ],
