@@ -54,7 +54,7 @@ class LanguageConfig(Config):
 
     `schedule` is described in `antlm.schedule`, its numbers are of `unit`. `rate: phase` begins the learning-rate
     schedule anew with each phase, `optimizer: reset` its moments too. In a `MIX` step `mix_causal` of the rows are
-    causal. `train.lr` is the rate of all weights, or with `train.text_lr` for the network that of its head alone; a batch
+    causal. `train.lr` is the rate of all weights, or of the head alone where `train.text_lr` is the network's; a batch
     is `train.batch_size` rows of `data.length` tokens.
     """
 
