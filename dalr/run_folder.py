@@ -1,7 +1,7 @@
 """The run folder: whose it is, whether it is the same run, and that one process alone trains into it.
 
 It holds `run.json` (the config, what was read and how it ended), `log.jsonl`, `checkpoints/`, `bad_rows.jsonl`
-and, once finished, the model itself with `README.md` and `config.yaml` (what of the config is not the default).
+and, once finished, the model itself with `README.md` and `config.yaml` (what of the config was set).
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from dalr.config import Config
 from dalr.errors import UsageError
@@ -66,6 +66,25 @@ def settings_of(config: Config, more: Mapping[str, Any] | None = None) -> dict[s
     return {**config.model_dump(mode="json"), **(more or {})}
 
 
+def _at_defaults(values: Any, config: Any) -> Any:
+    """What a run recorded of a config, with the keys that it does not have at their own defaults.
+
+    Not at those of a profile: a method that has since got a term is another one than was run.
+    """
+    if isinstance(config, Config) and isinstance(values, Mapping):
+        defaults = {
+            name: to_jsonable_python(field.get_default(call_default_factory=True))
+            for name, field in type(config).model_fields.items()
+            if name not in values and not field.is_required()
+        }
+        return {name: _at_defaults(value, getattr(config, name, None)) for name, value in values.items()} | defaults
+    if isinstance(config, Mapping) and isinstance(values, Mapping):
+        return {name: _at_defaults(value, config.get(name)) for name, value in values.items()}
+    if isinstance(config, list | tuple) and isinstance(values, list) and len(config) == len(values):
+        return [_at_defaults(value, item) for value, item in zip(values, config, strict=True)]
+    return values
+
+
 def check_same_run(
     record: Mapping[str, Any],
     config: Config,
@@ -77,11 +96,7 @@ def check_same_run(
 
     A key that this version has and the run's did not stands at its default there, which is what the run did.
     """
-    before = {key: value for key, value in record["config"].items() if key not in (more or {})}
-    with contextlib.suppress(ValidationError):
-        before = type(config).model_validate(before).model_dump(mode="json")
-    before |= {key: record["config"].get(key) for key in more or {}}
-    changed = changed_keys(before, settings_of(config, more))
+    changed = changed_keys(_at_defaults(record["config"], config), settings_of(config, more))
     if changed:
         raise UsageError(
             f"{out}: holds a run with another config; changed: {'; '.join(changed)}. Choose another --out, or give "

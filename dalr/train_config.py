@@ -83,12 +83,18 @@ class TrainConfig(Config):
         return self.model_copy(update={**nothing, "interpolate": []})
 
     def check_measured(self, names: Collection[str], remedy: str) -> None:
-        """ConfigError for a metric to select or to guard by that is not in `names`, what an evaluation measures.
+        """ConfigError for a metric to select or to guard by that is not in `names`, what an evaluation measures, and
+        for choosing weights or an end without a metric.
 
         `remedy` says how to have something measured where nothing is.
         """
-        for key, name in (("metric", self.metric), ("guard.metric", self.guard.metric if self.guard else None)):
+        wanted = {"metric": self.metric, "guard.metric": self.guard.metric if self.guard else None}
+        for key, name in wanted.items():
             if name is not None and not names:
                 raise ConfigError(f"train.{key}={name}: nothing is measured; {remedy}")
             if name is not None and name not in names:
                 raise ConfigError(f"train.{key}: '{name}' is not measured here; what is: {', '.join(names)}")
+        for key in ("interpolate", "patience"):
+            if getattr(self, key) and self.metric is None:
+                reason = f"needs a train.metric to choose by, one of {', '.join(names)}" if names else remedy
+                raise ConfigError(f"train.{key}: {'' if names else 'nothing is measured; '}{reason}")

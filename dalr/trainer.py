@@ -65,6 +65,16 @@ class TrainResult:
     alpha: float | None = None
 
 
+def check_trackers(config: TrainConfig) -> None:
+    """MissingExtraError for a tracker that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    installed = {tracker.value for tracker in get_available_trackers()}
+    for name in config.trackers:
+        if name not in installed:
+            raise MissingExtraError(name, "track", f"train.trackers: {name}")
+
+
 class Trainer:
     """Trains `model` with `objective` on `data`.
 
@@ -98,12 +108,8 @@ class Trainer:
     ) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        from accelerate.tracking import get_available_trackers
 
-        installed = {tracker.value for tracker in get_available_trackers()}
-        for name in config.trackers:
-            if name not in installed:
-                raise MissingExtraError(name, "track", f"train.trackers: {name}")
+        check_trackers(config)
         # One process may train several models, each in a precision of its own.
         AcceleratorState._reset_state()
         self.config = config

@@ -66,16 +66,19 @@ class TrainingData:
         # An epoch is one pass over the pairs where there are any, with the text steps mixed in between; of several
         # tasks, over the one whose pass takes longest.
         drawn: list[Kind] = [kind for kind in rows if ratio[kind]]
-        for kind in drawn:
-            if len(rows[kind]) < batch_size:
-                logger.warning(
-                    "a batch of %d is more than the %d rows of %s: rows repeat in it and contrast less; set "
-                    "train.batch_size to at most %d",
-                    *(batch_size, len(rows[kind]), kind, len(rows[kind])),
-                )
         main: Kind = "pairs" if "pairs" in drawn else max(drawn, key=lambda kind: len(rows[kind]) / ratio[kind])
         self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]
         self.prefetch = any(not isinstance(column, Features) for part in rows.values() for column in _columns(part))
+
+    def warn_of_large_batches(self, accumulate: int) -> None:
+        """Say of which rows a batch takes some more than once; `accumulate` batches are one of `train.batch_size`."""
+        for kind, part in self.rows.items():
+            if len(part) < self.batch_size:
+                logger.warning(
+                    "a batch of %d is more than the %d rows of %s: rows repeat in it and contrast less; set "
+                    "train.batch_size to at most %d",
+                    *(self.batch_size, len(part), kind, len(part) * accumulate),
+                )
 
     def batch(self, t: int, rank: int = 0, world: int = 1) -> Batch:
         """The rows of global batch `t` that process `rank` of `world` computes."""

@@ -20,11 +20,11 @@ from cycler import cycler
 from scipy.stats import t as student_t
 
 from dalr.config import nearest
+from dalr.evaluation.retrieval import DIRECTIONS
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from study_tables import DIRECTIONS
 
 # The same input makes the same file.
 STYLE = {
@@ -41,7 +41,7 @@ Cells = Sequence[Mapping[str, Any]]
 
 
 def main() -> None:
-    """Draw what the JSON and the log have."""
+    """Draw what the JSON has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="JSON of scripts/run_study.py")
     parser.add_argument("--out", type=Path, required=True)
@@ -56,7 +56,7 @@ def main() -> None:
         if any("sts" in cell and "retrieval" in cell for cell in cells):
             save(points(cells), options.out / "retrieval.svg")
         if options.terms is not None:
-            known = {cell["method"]: cell["terms"] for cell in reversed(cells) if cell["terms"]}
+            known = {cell["method"]: cell["terms"] for cell in reversed(cells) if cell.get("terms")}
             if options.terms not in known:
                 parser.error(f"--terms {options.terms}: {nearest(options.terms, list(known))}")
             save(terms(known[options.terms]), options.out / "terms.svg")

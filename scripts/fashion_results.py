@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from dalr.evaluation.parts import Part, embed_part, part_relevance
-from dalr.evaluation.retrieval import score_queries
+from dalr.evaluation.retrieval import DIRECTIONS, score_queries
 from dalr.files import write_json
 from dalr.model import DualEncoder
 from dalr.run import load_run_config
@@ -30,7 +30,6 @@ from dalr.run_folder import read_run
 from dalr.training_data import pair_rows
 
 CONFIG = "configs/fashion.yaml"
-DIRECTIONS = ("text_to_image", "image_to_text")
 WIDE = ["model.text_head.hidden=2048", "model.image_head.hidden=2048", "train.epochs=30"]
 # What each method changes of the config; everything else (heads, features, schedule, epochs) is the same for all, and
 # the two wide ones are alike.

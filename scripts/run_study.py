@@ -30,10 +30,11 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from rich.markdown import Markdown
 from study_measures import MEASURES, OF_IMAGES, Measured, Retrieval
-from study_tables import DIRECTIONS, compare, tables
+from study_tables import compare, tables
 
 from dalr.config import Config, load_config, read_yaml
 from dalr.errors import DalrError, UsageError
+from dalr.evaluation.retrieval import DIRECTIONS
 from dalr.files import hash_file, hash_json, write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
@@ -237,6 +238,16 @@ def sources(config: RunConfig) -> dict[str, str]:
     return {key: print_ for section in SECTIONS for key, print_ in files_read(whole[section], section)}
 
 
+def check_sources(cell: Cell) -> dict[str, Any]:
+    """What is kept beside the cell; UsageError where what it reads is not what it read when it began."""
+    known: dict[str, Any] = json_once(cell.beside("json"), True, dict) or {}
+    if known and (moved := changed_keys(known["sources"], sources(cell.parsed()))):
+        raise UsageError(
+            f"{cell.out}: what it was trained on has changed since ({'; '.join(moved)}); remove the folder"
+        )
+    return known
+
+
 def train(cell: Cell) -> None:
     """Train in a process of its own, so that its memory can be told, unless it is finished.
 
@@ -246,6 +257,8 @@ def train(cell: Cell) -> None:
         cell.out.parent.mkdir(parents=True, exist_ok=True)
         said = cell.beside("log")
         known = {"sources": sources(cell.parsed()), "peak_memory_gib": None}
+        if (cell.out / "checkpoints").is_dir():
+            check_sources(cell)
         write_json(cell.beside("json"), known)
         with open(said, "w", encoding="utf-8") as log:
             process = subprocess.Popen([sys.executable, "-m", "dalr", *cell.arguments], stdout=log, stderr=log)
@@ -274,23 +287,22 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         return {}
     config, result = cell.parsed(), record["result"]
     check_same_run(record, config, record.get("inputs", {}), cell.out)
-    known = json_once(cell.beside("json"), True, dict) or {}
-    if known and (moved := changed_keys(known["sources"], sources(config))):
-        raise UsageError(
-            f"{cell.out}: what it was trained on has changed since ({'; '.join(moved)}); remove the folder"
-        )
+    known = check_sources(cell)
     loaded = Measured(cell.out, config, Path(study.data), study.retrieval)
 
     def measure(name: str) -> dict[str, Any]:
         figures, scores = MEASURES[name](loaded)
-        if scores:
-            # Under its name once it is whole: another shard may be reading.
-            part = measure_path(cell, study, name, ".part.npz")
-            np.savez_compressed(part, **scores)
-            part.replace(measure_path(cell, study, name, ".npz"))
+        # Under its name once it is whole: another shard may be reading.
+        part = measure_path(cell, study, name, ".part.npz")
+        np.savez_compressed(part, **scores)
+        part.replace(measure_path(cell, study, name, ".npz"))
         return figures
 
     wanted = [name for name in study.measures if name not in OF_IMAGES or config.objective.uses_images]
+    for name in () if only_read else wanted:
+        if not measure_path(cell, study, name, ".npz").is_file():
+            # Figures of a version that kept no scores by item cannot be compared: they are taken again.
+            measure_path(cell, study, name, ".json").unlink(missing_ok=True)
     figures = {
         name: json_once(measure_path(cell, study, name, ".json"), only_read, partial(measure, name)) for name in wanted
     }

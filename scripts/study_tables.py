@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 from scipy.stats import t as student_t
 
+from dalr.evaluation.retrieval import DIRECTIONS
 from dalr.files import hash_json
 
 Cells = Sequence[Mapping[str, Any]]
@@ -24,7 +25,6 @@ Column = Callable[[Mapping[str, Any]], float | None]
 Counts = npt.NDArray[np.int64]
 # Beside the scores of a task: what people say of its pairs, and which queries belong together.
 GOLD, GROUP = ".gold", ".group"
-DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 def compare(found: Cells, resamples: int) -> dict[str, dict[str, Differences]]:

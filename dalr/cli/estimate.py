@@ -65,8 +65,7 @@ def estimate_run(
     paired = "pairs" in plan.data.rows
     full = len(train.pairs()) if paired and train is not None else max(corpus_lines, triplet_lines) or len(everything)
     measured = len(plan.data.rows["pairs" if paired else "text"])
-    epochs = plan.data.batches_per_epoch * (full / measured) * (batch / config.train.batch_size)
-    steps = config.train.steps or max(1, round(config.train.epochs * epochs))
+    steps = config.train.total_steps(plan.data.batches_per_epoch * (full / measured) * (batch / wanted))
     # A step may be several micro-batches, or two passes over chunks (a forward more, a third of the work again).
     per_step = (
         found["seconds_per_step"] * (wanted / at_once) * config.train.accumulate * (4 / 3 if config.train.chunk else 1)

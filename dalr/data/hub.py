@@ -10,6 +10,7 @@ from dalr.data.packing import Keep, files_identity, packed_parts
 from dalr.data.records import Part, as_cell, open_stream, quiet_datasets
 from dalr.data.webdataset import is_pickled
 from dalr.errors import DataError, one_line
+from dalr.files import hash_bytes
 
 # Rows read at once: what a damaged place can cost, and with pictures in them some hundred megabytes at most.
 BATCH = 1_000
@@ -161,7 +162,7 @@ def _append(part: Part, columns: dict[str, list[Any]], number: int, features: An
     for name, cells in columns.items():
         labels = getattr((features or {}).get(name), "names", None)
         part.columns.setdefault(name, [None] * len(part.rows)).extend(
-            _cell(cell, labels, keep, root, f"{name}-{number + place}") for place, cell in enumerate(cells, start=1)
+            _cell(cell, labels, keep, root, name) for cell in cells
         )
     part.rows.extend(range(number + 1, number + length + 1))
     return length
@@ -179,11 +180,16 @@ def _cell(cell: Any, labels: list[str] | None, keep: Keep, root: Path, name: str
         return labels[cell].replace("_", " ") if 0 <= cell < len(labels) else None
     if isinstance(cell, dict) and set(cell) == {"bytes", "path"}:
         if cell["bytes"] is not None:
-            return keep(cell["bytes"], cell["path"] or name)
+            return keep(cell["bytes"], cell["path"] or _named(name, cell["bytes"]))
         return _relative(cell["path"], root)
     if isinstance(cell, bytes):
-        return keep(cell, name)
+        return keep(cell, _named(name, cell))
     return as_cell(cell)
+
+
+def _named(column: str, content: bytes) -> str:
+    """A name for a picture without a path; one picture in two files is one."""
+    return f"{column}-{hash_bytes(content)[:16]}"
 
 
 def _relative(path: str | None, root: Path) -> str | None:

@@ -17,7 +17,7 @@ from dalr.data.shards import MemoryShards, PackedImage, ShardWriter
 from dalr.errors import DataError
 from dalr.files import hash_bytes, hash_json, made_once, write_atomically, write_json
 
-VERSION = 2
+VERSION = 3
 # Adds a picture's bytes under a name and gives the cell that stands for it in a column.
 Keep = Callable[[bytes, str], Any]
 

@@ -131,13 +131,16 @@ class Measures:
     names: list[str]
     fingerprint: str
 
-    def selecting(self, train: TrainConfig) -> TrainConfig:
+    def selecting(
+        self, train: TrainConfig, remedy: str = "name data.val, evaluation.sts or evaluation.pairs"
+    ) -> TrainConfig:
         """`train` with the metric that selects the best weights: where it names none, the first that is measured.
 
-        Raises ConfigError for a metric that is not.
+        Raises ConfigError for a metric that is not; `remedy` says how anything would be.
         """
-        train.check_measured(self.names, "name data.val, evaluation.sts or evaluation.pairs")
-        return train.model_copy(update={"metric": train.metric or next(iter(self.names), None)})
+        train = train.model_copy(update={"metric": train.metric or next(iter(self.names), None)})
+        train.check_measured(self.names, remedy)
+        return train
 
 
 def choose_measures(dev: Part | None, sts: str | None, pairs: Mapping[str, ScoresConfig] | None = None) -> Measures:
@@ -185,9 +188,16 @@ def load_part(source: str | Path, columns: DataConfig, split: str, *, shared: bo
     return manifest.part(split)
 
 
+def one_source(train: str | Path | None, val: str | Path | None) -> bool:
+    """Whether both name one file or folder, however they are written."""
+    if train is None or val is None:
+        return False
+    return str(train) == str(val) or (Path(train).exists() and Path(val).exists() and Path(train).samefile(val))
+
+
 def load_parts(data: DataSection, seed: int) -> tuple[Manifest | None, Manifest | None, Manifest | None]:
     """(train, dev, val) manifests; dev is carved from train by group, or is val where nothing is carved."""
-    shared = data.train == data.val
+    shared = one_source(data.train, data.val)
     train = load_part(data.train, data, data.train_split, shared=shared) if data.train else None
     val = load_part(data.val, data, data.val_split, shared=shared) if data.val else None
     if train is None:

@@ -35,6 +35,7 @@ def heads_benchmark(
     """
     from dalr.bench.train import bare_loop
 
+    config = config.model_copy(update={"train": config.train.unmeasured()})
     clip = config.model_copy(update={"objective": parse_config(ObjectiveConfig, {"name": "clip"}, "bench")})
     plans = {"clip": clip, "own": config}
     rows = assemble(config, embedding).data.rows.get("pairs")
@@ -98,7 +99,8 @@ def _timed(build: Callable[[Settings], Plan[Any]], config: Settings) -> Callable
     def run() -> float:
         plan = build(config)
         with tempfile.TemporaryDirectory() as out:
-            return Trainer(plan.model, plan.objective, plan.data, plan.train_config, out=out).fit().seconds
+            train = plan.train_config.unmeasured()
+            return Trainer(plan.model, plan.objective, plan.data, train, out=out).fit().seconds
 
     return run
 

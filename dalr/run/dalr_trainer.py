@@ -13,7 +13,7 @@ from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.noise import NoiseConfig
 from dalr.objectives import Kind, ObjectiveConfig, Rows
-from dalr.run.assembly import choose_measures, load_part
+from dalr.run.assembly import choose_measures, load_part, one_source
 from dalr.teachers import TeacherConfig
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
@@ -63,7 +63,8 @@ class DALRTrainer(Trainer):
         method = objective or parse_config(ObjectiveConfig, {"name": "dalr", "profile": profile}, "profile")
         settings = config or TrainConfig()
         columns = DataConfig()
-        shared = isinstance(val, str | Path) and not isinstance(train, Manifest) and Path(train) == Path(val)
+        paths = [None if isinstance(source, Manifest) else source for source in (train, val)]
+        shared = one_source(*paths)
         if not isinstance(train, Manifest):
             train = load_part(train, columns, columns.train_split, shared=shared)
         if val is not None and not isinstance(val, Manifest):
@@ -79,13 +80,14 @@ class DALRTrainer(Trainer):
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
         part = Part(*pair_rows(val, model)) if val is not None else None
         measures = choose_measures(part if method.uses_images else None, str(sts) if sts else None)
-        settings = measures.selecting(settings)
+        settings = measures.selecting(settings, "give val or sts")
         data = TrainingData(
             sets,
             batch_size=settings.batch_size // settings.accumulate,
             seed=settings.seed,
             fingerprint=train.fingerprint() + hash_json(list(corpus)),
         )
+        data.warn_of_large_batches(settings.accumulate)
         torch.manual_seed(settings.seed)
         built = taught_objective(method, model, sets, teachers, weights)
         super().__init__(model, built, data, settings, out=out, evaluate=measures.evaluate, progress=progress)

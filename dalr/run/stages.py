@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dalr.config import parse_config
 from dalr.devices import on_cpu
 from dalr.errors import ConfigError
 from dalr.evaluation.leaks import LeakCheck
+from dalr.evaluation.retrieval import FIGURES
 from dalr.files import hash_json, write_json
 from dalr.model import DualEncoder, ModelConfig
 from dalr.run.assembly import Plan, Progress, choose_measures
@@ -52,6 +54,8 @@ def run_stages(
         for number, name in enumerate(config.names)
     ]
     first = parsed[0]
+    for name, stage in zip(config.names, parsed, strict=True):
+        check_measured(config, name, stage)
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
     evaluate = choose_measures(None, settings.sts, settings.pairs).evaluate
     if dry_run:
@@ -65,8 +69,7 @@ def run_stages(
         if kind in ("whiten", "centre"):
             return fit_stage(parsed, kind, config.stages[name].dim, folder)
         if kind == "tasks":
-            stage = config.stages[name]
-            return tasks_stage(parsed, TasksConfig(tasks=stage.tasks, sampling=stage.sampling), folder, progress)
+            return tasks_stage(parsed, tasks_of(config, name), folder, progress)
         result = run_training(parsed, folder, progress=progress, embedding=embedding)
         return _counts(result.as_json())
 
@@ -84,6 +87,25 @@ def run_stages(
             is_main=main,
             finished=finished,
         )
+
+
+def tasks_of(config: PipelineConfig, name: str) -> TasksConfig:
+    """What a stage of kind tasks trains on."""
+    return TasksConfig(tasks=config.stages[name].tasks, sampling=config.stages[name].sampling)
+
+
+def check_measured(config: PipelineConfig, name: str, stage: RunConfig) -> None:
+    """ConfigError for what a stage would select or be guarded by and does not measure."""
+    kind = config.kind(name)
+    try:
+        if kind == "tasks":
+            tasks_of(config, name).selecting(stage.train)
+        elif kind not in ("whiten", "centre"):
+            found = choose_measures(None, stage.evaluation.sts, stage.evaluation.pairs)
+            looks = FIGURES if stage.data.val or stage.data.dev else ()
+            replace(found, names=[*found.names, *looks]).selecting(stage.train)
+    except ConfigError as error:
+        raise ConfigError(f"stages.{name}: {error}") from None
 
 
 def check_data(config: PipelineConfig, name: str, stage: RunConfig) -> None:
@@ -129,7 +151,7 @@ def tasks_stage(
 def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
     """Read the tasks' files and build model, heads and evaluation."""
     check = LeakCheck.load(config.leaks)
-    config.train.check_measured(tasks.figures, "name a task")
+    settings = tasks.selecting(config.train)
     parts = {}
     for name, task in tasks.tasks.items():
         train, dev, some = read_task(task, config.train.seed)
@@ -147,8 +169,11 @@ def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
     torch.manual_seed(config.train.seed)
     objective = TaskObjective(tasks, model.text.width)
     rows = {name: task_rows(train, model) for name, (train, _, _) in parts.items()}
-    both = [part for train, dev, _ in parts.values() for part in (train, dev)]
-    inputs["tasks"] = hash_json([[part.first, part.second, part.target.tolist()] for part in both])
+    for key, own in (
+        ("tasks", [train for train, _, _ in parts.values()]),
+        ("tasks.dev", [dev for _, dev, _ in parts.values()]),
+    ):
+        inputs[key] = hash_json([[part.first, part.second, part.target.tolist()] for part in own])
     data = TrainingData(
         rows,
         batch_size=config.train.batch_size // config.train.accumulate,
@@ -157,7 +182,6 @@ def assemble_tasks(config: RunConfig, tasks: TasksConfig) -> Plan[TrainingData]:
         mix=tasks.mix({name: len(part) for name, part in rows.items()}),
     )
     evaluate = partial(evaluate_tasks, objective=objective, parts={name: dev for name, (_, dev, _) in parts.items()})
-    settings = config.train.model_copy(update={"metric": config.train.metric or "average"})
     bad = [row for *_, some in parts.values() for row in some]
     count = sum(len(part) for part in rows.values())
     return Plan(

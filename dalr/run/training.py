@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dalr.antlm.config import LanguageConfig
 from dalr.checkpoint import list_checkpoints
 from dalr.config import Config, as_yaml
 from dalr.data.manifest import BadRow
@@ -18,7 +21,8 @@ from dalr.model_card import model_card
 from dalr.run.assembly import Plan, Progress, assemble
 from dalr.run.config import RunConfig
 from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, lock_run, read_run, settings_of
-from dalr.trainer import Trainer
+from dalr.trainer import Trainer, check_trackers
+from dalr.training_data import TrainingData
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def run_training(
 
 
 def carry_out(
-    config: Config,
+    config: RunConfig | LanguageConfig,
     out: Path,
     build: Callable[[], Plan[Any]],
     *,
@@ -87,8 +91,8 @@ def carry_out(
 ) -> RunResult:
     """`run_training` for any plan: `build` is called once something is to do.
 
-    `config` and the sections of `more` tell one run from another. What is not the default of `again`, the config that
-    makes the same model once more (None: `config`), is kept as config.yaml and shown in the model's README.
+    `config` and the sections of `more` tell one run from another. What is set in `again`, the config that makes the
+    same model once more (None: `config`), is kept as config.yaml and shown in the model's README.
     """
     from accelerate import PartialState
 
@@ -106,10 +110,15 @@ def carry_out(
         check_same_run(record, config, record.get("inputs", {}), out, sections)
         if finished and not dry_run:
             return RunResult(**record["result"], is_main_process=main)
+    check_trackers(config.train)
     with lock_run(out) if main and not dry_run else contextlib.nullcontext():
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # of this run, not of one before it in this process
         plan = build()
         if record is not None:
             check_same_run(record, config, plan.inputs, out, sections)
+        if isinstance(plan.data, TrainingData):
+            plan.data.warn_of_large_batches(plan.train_config.accumulate)
         counts: dict[str, Any] = {"train_rows": plan.train_rows, "bad_rows": len(plan.bad), "leaks": plan.leaks}
         if dry_run:
             steps = plan.train_config.total_steps(plan.data.batches_per_epoch)
@@ -167,7 +176,5 @@ def write_bad_rows(path: Path, bad: Sequence[BadRow]) -> None:
 
 
 def _gpu_memory(device: Any) -> float | None:
-    """The most that tensors have held on a GPU in this process, in GiB; None without one."""
-    import torch
-
+    """The most that tensors have held on a GPU since the run began, in GiB; None without one."""
     return round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None

@@ -26,6 +26,7 @@ from dalr.model import DualEncoder
 from dalr.objectives import Batch, Kind, LossParts, Objective, Rows
 from dalr.objectives.batch import TextInput
 from dalr.simcse.tasks import TaskConfig, TaskPart
+from dalr.train_config import TrainConfig
 from dalr.training_data import text_column
 
 HEADS_FILE, TASKS_FILE = "task_heads.safetensors", "tasks.json"
@@ -47,6 +48,15 @@ class TasksConfig(Config):
         """What `evaluate_tasks` gives, by name."""
         kinds = {name: "pearson" if task.kind == "scores" else "accuracy" for name, task in self.tasks.items()}
         return [*(f"{name}.{measure}" for name, measure in kinds.items()), "average"]
+
+    def selecting(self, train: TrainConfig) -> TrainConfig:
+        """The training config with the average of the tasks as metric where it names none.
+
+        Raises ConfigError for a metric or guard that the tasks do not measure.
+        """
+        train = train.model_copy(update={"metric": train.metric or "average"})
+        train.check_measured(self.figures, "name a task")
+        return train
 
     def mix(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Steps of each task in one round: one, or in proportion to its rows (the smallest task has one)."""

@@ -90,10 +90,11 @@ class PipelineConfig(Config):
                 )
             if self.kind(name) == "tasks" and not self.stages[name].tasks:
                 raise ValueError(f"stages.{name}.tasks: a stage of kind tasks needs them")
-            if self.stages[name].objective and self.kind(name) in ("tasks", "whiten", "centre"):
-                raise ValueError(
-                    f"stages.{name}.objective: a stage of kind {self.kind(name)} has none of its own; leave it out"
-                )
+            for section in ("objective", "teachers"):
+                if getattr(self.stages[name], section) and self.kind(name) in ("tasks", "whiten", "centre"):
+                    raise ValueError(
+                        f"stages.{name}.{section}: a stage of kind {self.kind(name)} has none of its own; leave it out"
+                    )
         for name in self.names[1:]:
             given = self.stages[name].model.get("text")
             if isinstance(given, Mapping) and "name" in given:

@@ -6,12 +6,14 @@
 - what kind a source is follows from what is there; what is none is refused with what was expected.
 """
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from data_samples import encoded, picture
+from PIL import Image
 
 from dalr.data.fetch import cache_root
 from dalr.data.images import open_image
@@ -208,6 +210,31 @@ def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
         "first one": "train", "second one": "train", "third one": "test",
     }  # fmt: skip
     assert sorted(bad.where for bad in manifest.bad) == ["test/data.csv:3", "train/data.csv:4"]
+
+
+def test_pictures_without_paths_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is itself, and one that stands in two files is one."""
+    monkeypatch.setenv("DALR_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    def png(shade: int) -> bytes:
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(stream, "PNG")
+        return stream.getvalue()
+
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for split, shades in (("train", [10, 20]), ("test", [30, 20])):
+        rows = {"image": [{"bytes": png(shade), "path": None} for shade in shades], "text": ["a", "b"]}
+        data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        data.to_parquet(tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet")
+    manifest = Manifest.load(tmp_path / "set")
+    by_shade: dict[int, set[str]] = {}
+    for row in range(4):
+        pixel = manifest.open_image(row).getpixel((0, 0))
+        assert isinstance(pixel, tuple)
+        by_shade.setdefault(int(pixel[0]), set()).add(str(manifest.images[row]))
+    assert [len(names) for names in by_shade.values()] == [1, 1, 1]
+    assert len(set.union(*by_shade.values())) == 3
 
 
 @pytest.mark.parametrize(("name", "content"), [("data.pkl", b"x"), ("data.xml", b"<a/>"), ("script.py", b"1/0")])

@@ -24,6 +24,7 @@ def run(config: Path) -> subprocess.CompletedProcess[str]:
 
 def test_it_runs_whole(settings: Settings, write_config: Callable[[Settings], Path]) -> None:
     settings["model"]["text"]["train"] = "frozen"
+    settings["train"] |= {"guard": {"metric": "mrr", "drop": 1.0}, "patience": 2}  # a bench measures nothing as it goes
     done = run(write_config(settings))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
