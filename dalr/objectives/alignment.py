@@ -19,6 +19,7 @@ from dalr.noise import PairWeights
 from dalr.objectives.base import LossParts, Objective
 from dalr.objectives.batch import Batch, Kind, TextInput
 from dalr.objectives.config import ObjectiveConfig
+from dalr.objectives.taught import Teaching
 
 # A temperature is learned as log(1/temperature), held below CLIP's scale of 100.
 MAX_LOG_SCALE = math.log(100.0)
@@ -152,8 +153,15 @@ class AlignmentObjective(Objective):
         config = self.config
         weight = self._weights(embeddings, batch)
         tile = config.tile or (None if len(batch) <= DENSE_ROWS else TILE_ROWS)
-        text_teacher = self._similarities(batch.text_teachers, "text")
         common: dict[str, Any] = {"group": batch.ids_BK, "tile": tile}
+        teaching = Teaching(
+            config,
+            text=self._similarities(batch.text_teachers, "text"),
+            image=self._similarities(batch.image_teachers, "image"),
+            student_temperature=self._student_temperature(),
+            weight=weight,
+            common=common,
+        )
         parts: dict[str, Tensor] = {}
         # The terms read the same cosines and group masks: each is computed once.
         with losses.shared_products():
@@ -168,9 +176,11 @@ class AlignmentObjective(Objective):
             if config.embedding:
                 parts["embedding"] = self._embedding(embeddings, batch)
             if batch.kind == "pairs" and config.uses_images:
-                parts |= self._cross_terms(embeddings, batch, text_teacher, weight, common)
-            if batch.kind == "pairs" or config.distil_text:
-                parts |= self._intra_terms(embeddings, text_teacher, weight, common)
+                parts |= self._cross_terms(embeddings, batch, teaching, weight, common)
+            if (config.soft_intra or config.rank) and (batch.kind == "pairs" or config.distil_text):
+                space = "z" if config.intra_space == "sentence" else "p"
+                first = embeddings[f"{space}1"]
+                parts |= teaching.intra(first, embeddings.get(f"{space}2", first))
         if not parts:
             raise ConfigError(f"objective.{config.name}: no term applies to a batch of kind '{batch.kind}'")
         weights = {name: 1.0 if name == "matching" else getattr(config, name) for name in parts}
@@ -239,7 +249,7 @@ class AlignmentObjective(Objective):
         self,
         embeddings: Mapping[str, Tensor],
         batch: Batch,
-        text_teacher: TeacherRows | None,
+        teaching: Teaching,
         weight: Tensor,
         common: dict[str, Any],
     ) -> dict[str, Tensor]:
@@ -255,8 +265,7 @@ class AlignmentObjective(Objective):
         elif config.cross:
             softmax = {"temperature": self.temperature(), "weight": weight, **common}
             if config.margin:
-                by_images = self._similarities(batch.image_teachers, "image")
-                softmax |= {"margin": config.margin, "margin_sim": by_images or text_teacher}
+                softmax |= {"margin": config.margin, "margin_sim": teaching.image or teaching.text}
             parts["cross"] = self._at_widths(lambda z: losses.cross_modal(z[:-1], z[-1], **softmax), [*views, v_BD])
         if config.cross_text:
             parts["cross_text"] = self._cross_text(views, batch, weight, common)
@@ -274,7 +283,11 @@ class AlignmentObjective(Objective):
                 parts["matching"] = losses.matching(matched, other, mismatch_B, weight=weight)
                 confidence = torch.sigmoid(matched.detach().float())
         if config.soft_cross:
-            parts["soft_cross"] = self._soft_cross(views[0], v_BD, batch, text_teacher, weight, confidence, common)
+            # A caption that does not fit must not be anybody's soft target either.
+            column_weight = weight if self.pair_weights is not None else None
+            parts["soft_cross"] = teaching.soft_cross(
+                views[0], v_BD, confidence=confidence, column_weight=column_weight
+            )
         return parts
 
     def _cross_text(self, views: Sequence[Tensor], batch: Batch, weight: Tensor, common: dict[str, Any]) -> Tensor:
@@ -286,71 +299,6 @@ class AlignmentObjective(Objective):
             return torch.stack([losses.info_nce(p_BD, met_BD, margin_sim=alike, **common) for p_BD in views]).mean()
 
         return self._over_text_teachers("cross_text", self.text_grounding, batch, contrast)
-
-    def _soft_cross(
-        self,
-        p_BD: Tensor,
-        v_BD: Tensor,
-        batch: Batch,
-        text_teacher: TeacherRows | None,
-        weight: Tensor,
-        confidence: Tensor | None,
-        common: dict[str, Any],
-    ) -> Tensor:
-        """½ [KL(Q^tt ‖ P^tv) + KL(Q^vv ‖ P^vt)], or the one of them that has a teacher."""
-        config = self.config
-        common = {**common, "student_temperature": self._student_temperature(), "weight": weight}
-        common["confidence"] = confidence
-        if self.pair_weights is not None:
-            # A caption that does not fit must not be anybody's soft target either.
-            common["column_weight"] = weight
-        halves: list[Tensor] = []
-        if text_teacher is not None:
-            temperature = config.soft_temperature
-            halves.append(losses.soft_alignment(p_BD, v_BD, text_teacher, teacher_temperature=temperature, **common))
-        image_teacher = self._similarities(batch.image_teachers, "image")
-        if image_teacher is not None:
-            temperature = config.image_teacher_temperature or config.soft_temperature
-            halves.append(losses.soft_alignment(v_BD, p_BD, image_teacher, teacher_temperature=temperature, **common))
-        if not halves:
-            raise ConfigError(
-                "objective.soft_cross: needs a teacher; freeze a tower (its features then serve), or name one in "
-                "'teachers'"
-            )
-        return torch.stack(halves).mean()
-
-    def _intra_terms(
-        self, embeddings: Mapping[str, Tensor], teacher: TeacherRows | None, weight: Tensor, common: dict[str, Any]
-    ) -> dict[str, Tensor]:
-        config = self.config
-        if not (config.soft_intra or config.rank):
-            return {}
-        if teacher is None:
-            raise ConfigError(
-                "objective.soft_intra, objective.rank: need a text teacher; name one in 'teachers', or set both to 0"
-            )
-        prefix = "z" if config.intra_space == "sentence" else "p"
-        first = embeddings[f"{prefix}1"]
-        second = embeddings.get(f"{prefix}2", first)
-        common = {**common, "weight": weight}
-        parts: dict[str, Tensor] = {}
-        if config.soft_intra:
-            parts["soft_intra"] = losses.soft_alignment(
-                first,
-                second,
-                teacher,
-                student_temperature=self._student_temperature(),
-                teacher_temperature=config.soft_temperature,
-                **common,
-            )
-        if config.rank:
-            common |= {"temperature": config.rank_temperature, "top_k": config.top_k}
-            if config.rank_form == "list_net":
-                parts["rank"] = losses.list_net(first, second, teacher, **common)
-            else:
-                position_weighted = config.rank_form == "position_list_mle"
-                parts["rank"] = losses.list_mle(first, second, teacher, position_weighted=position_weighted, **common)
-        return parts
 
     # -- for the loop -----------------------------------------------------------------------------------------
 
