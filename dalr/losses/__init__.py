@@ -20,12 +20,14 @@ from dalr.losses.sigmoid import sigmoid_cross_modal
 from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
 from dalr.losses.soft_alignment import soft_alignment
 from dalr.losses.soft_info_nce import soft_info_nce
+from dalr.losses.taught_negatives import TaughtNegatives
 from dalr.losses.triplet import triplet_info_nce
 from dalr.losses.view_agreement import view_agreement
 
 __all__ = [
     "DenseSimilarity",
     "Similarity",
+    "TaughtNegatives",
     "TeacherRows",
     "average_gradients",
     "cached_backward",

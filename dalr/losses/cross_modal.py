@@ -8,6 +8,7 @@ from dalr.losses.info_nce import check_margin, pick_own, with_margin
 from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
+from dalr.losses.taught_negatives import TaughtNegatives
 
 
 def cross_modal(
@@ -18,6 +19,7 @@ def cross_modal(
     group: Tensor | None = None,
     margin: float = 0.0,
     margin_sim: Similarity | None = None,
+    negatives: TaughtNegatives | None = None,
     weight: Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
@@ -32,6 +34,7 @@ def cross_modal(
     | p_views | views × `(B, D)` | sentences in the shared space, one tensor a dropout view |
     | v_BD | `(B, D)` | their images |
     | margin_sim | Similarity | sentences are its rows; the other direction uses its transposed form |
+    | negatives | TaughtNegatives | likewise |
     | temperature, group, margin, weight, tile | | as in `info_nce` |
 
     Related: `info_nce` (one direction), `sigmoid_cross_modal` (several positives, no softmax).
@@ -40,6 +43,7 @@ def cross_modal(
     *views, v_BD = unit_rows(*p_views, v_BD)
     share_B = row_weights(weight, v_BD)
     back_sim = None if margin_sim is None else margin_sim.transposed()
+    back_negatives = None if negatives is None else negatives.transposed()
 
     def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         *views_RD, v_RD = rows
@@ -47,13 +51,13 @@ def cross_modal(
         share_R = share_B[block] / (2 * len(views))
         for p_RD, p_BD in zip(views_RD, views_BD, strict=True):
             there_RB = with_margin(cosines(p_RD, v_BD), block, margin, margin_sim)
-            yield share_R @ pick_own(there_RB, temperature, block, group)
+            yield share_R @ pick_own(there_RB, temperature, block, group, negatives)
             if len(v_RD) == len(v_BD):  # one block holds both directions
                 back_RB = there_RB.T
             else:
                 del there_RB
                 back_RB = with_margin(cosines(v_RD, p_BD), block, margin, back_sim)
-            yield share_R @ pick_own(back_RB, temperature, block, group)
+            yield share_R @ pick_own(back_RB, temperature, block, group, back_negatives)
 
     sides = (*views, v_BD)
     return sum_over_rows(term, sides, (*sides, scalar(temperature, v_BD)), tile=tile)

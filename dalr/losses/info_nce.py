@@ -11,6 +11,7 @@ from dalr.losses.rows import row_weights, scalar, sum_over_rows, unit_rows
 from dalr.losses.shared import cosines
 from dalr.losses.similarity import Similarity
 from dalr.losses.softmax import cross_entropy_rows
+from dalr.losses.taught_negatives import TaughtNegatives
 
 COSINE_LIMIT = 1.0 - 1e-6
 
@@ -23,6 +24,7 @@ def info_nce(
     group: Tensor | None = None,
     margin: float = 0.0,
     margin_sim: Similarity | None = None,
+    negatives: TaughtNegatives | None = None,
     weight: Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
@@ -41,6 +43,7 @@ def info_nce(
     | temperature | float or 0-d tensor > 0 | τ; a tensor gets its gradient |
     | group | `(B, K)` int64 | ids as `same_group` takes them |
     | margin, margin_sim | float in [0, π], Similarity | m, and the teacher it adapts to |
+    | negatives | TaughtNegatives | a teacher's weights of the negatives, and which are none |
     | weight | `(B,)` ≥ 0 | weight of each row; all zero gives 0 |
     | tile | int | rows a block: memory O(B·tile); None is one block |
 
@@ -53,15 +56,23 @@ def info_nce(
 
     def term(block: slice, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Iterator[Tensor]:
         cosine_RB = with_margin(cosines(rows[0], columns[0]), block, margin, margin_sim)
-        yield share_B[block] @ pick_own(cosine_RB, columns[1], block, group)
+        yield share_B[block] @ pick_own(cosine_RB, columns[1], block, group, negatives)
 
     return sum_over_rows(term, (a_BD,), (b_BD, scalar(temperature, a_BD)), tile=tile)
 
 
-def pick_own(cosine_RB: Tensor, temperature: Tensor, block: slice, group: Tensor | None) -> Tensor:
+def pick_own(
+    cosine_RB: Tensor,
+    temperature: Tensor,
+    block: slice,
+    group: Tensor | None,
+    negatives: TaughtNegatives | None,
+) -> Tensor:
     """Cross-entropy `(R,)` of a block of cosines against the diagonal; the group is left out."""
     own_R = torch.arange(block.start, block.stop, device=cosine_RB.device)
     hidden_RB = None if group is None else positives(group, block, cosine_RB.shape[1], cosine_RB.device, diagonal=False)
+    if negatives is not None:
+        cosine_RB, hidden_RB = negatives.apply(cosine_RB, temperature, block, hidden_RB)
     return cross_entropy_rows(cosine_RB, temperature, own_R, hidden_RB)
 
 

@@ -113,6 +113,15 @@ ROW_WISE: dict[str, Loss] = {
     "info_nce_one_margin": lambda d, **tile: losses.info_nce(
         d.a, d.b, temperature=d.temperature, group=d.ids, margin=0.4, weight=d.weight, **tile
     ),
+    "info_nce_taught": lambda d, **tile: losses.info_nce(
+        d.a,
+        d.b,
+        temperature=d.temperature,
+        group=d.ids,
+        negatives=losses.TaughtNegatives(d.teacher(), 2.0, false_negative=0.6),
+        weight=d.weight,
+        **tile,
+    ),
     "info_nce_same": lambda d, **tile: losses.info_nce(
         d.a, d.a, temperature=d.temperature, group=d.ids, weight=d.weight, **tile
     ),
@@ -127,6 +136,17 @@ ROW_WISE: dict[str, Loss] = {
         group=d.ids,
         margin=0.4,
         margin_sim=losses.TeacherRows([d.text], columns=[d.text.flip(1)]),
+        weight=d.weight,
+        **tile,
+    ),
+    "cross_modal_taught": lambda d, **tile: losses.cross_modal(
+        [d.a, d.b],
+        d.c,
+        temperature=d.temperature,
+        group=d.ids,
+        negatives=losses.TaughtNegatives(
+            losses.TeacherRows([d.text], columns=[d.text.flip(1)]), 2.0, false_negative=0.6
+        ),
         weight=d.weight,
         **tile,
     ),

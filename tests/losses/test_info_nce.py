@@ -5,9 +5,11 @@
 3. Rows of a group are no negatives: the loss does not feel where they lie. With the sigmoid they are positives.
 4. The margin widens negatives alone, by m(1 − clip(sim, 0, 1)), and makes the loss larger; at sim = 1 it is none.
 5. The temperature may be learnt; several views are averaged; one's own hard negative counts α times.
+6. A teacher moves weight between negatives and adds none: one that finds all alike changes nothing. What it finds more
+   alike than the guard allows is not felt, the positive always is.
 
 Not vacuous: the twins take arc cosines and exponentials literally, as the formulas are printed, and share no code
-with the package; tests 3 and 4 also show the opposite case, where the value does move.
+with the package; tests 3, 4 and 6 also show the opposite case, where the value does move.
 """
 
 import math
@@ -111,6 +113,66 @@ def test_margin_leaves_positives_alone() -> None:
         d.a[:2], d.b[:2], temperature=0.3, margin=0.4, margin_sim=losses.DenseSimilarity(torch.eye(2))
     )
     assert value > losses.info_nce(d.a[:2], d.b[:2], temperature=0.3)
+
+
+def slow_taught(
+    a: Tensor, b: Tensor, t: float, ids: Tensor, weight: Tensor, sim: Tensor, beta: float, guard: float
+) -> float:
+    total = 0.0
+    for i in range(len(a)):
+        negatives = [j for j in range(len(b)) if j != i and not friends(ids, i, j) and float(sim[i, j]) <= guard]
+        importance = [math.exp(beta * float(sim[i, j])) for j in negatives]
+        others = 0.0
+        for j, value in zip(negatives, importance, strict=True):
+            others += value / (sum(importance) / len(importance)) * math.exp(cosine(a[i], b[j]) / t)
+        own = math.exp(cosine(a[i], b[i]) / t)
+        total -= float(weight[i]) * math.log(own / (own + others))
+    return total / float(weight.sum())
+
+
+@pytest.mark.parametrize(("beta", "guard"), [(2.0, None), (0.0, 0.6), (5.0, 0.6), (5.0, -1.0)])
+def test_taught_negatives_equal_slow_twin(beta: float, guard: float | None) -> None:
+    d = make()
+    assert d.weight is not None
+    sim = torch.rand(13, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 1.6 - 0.3
+    taught = losses.TaughtNegatives(losses.DenseSimilarity(sim), beta, guard)
+    slow = (d.ids, d.weight, sim, beta, math.inf if guard is None else guard)
+    found = losses.info_nce(d.a, d.b, temperature=0.3, group=d.ids, weight=d.weight, negatives=taught)
+    there = slow_taught(d.a, d.b, 0.3, *slow)
+    assert found.item() == pytest.approx(there, rel=1e-10, abs=1e-12)
+    assert abs(there - slow_info_nce(d.a, d.b, 0.3, d.ids, d.weight)) > 1e-3
+    both = losses.cross_modal([d.a], d.b, temperature=0.3, group=d.ids, weight=d.weight, negatives=taught)
+    back = slow_taught(d.b, d.a, 0.3, d.ids, d.weight, sim.T, beta, slow[-1])
+    assert both.item() == pytest.approx((there + back) / 2, rel=1e-10, abs=1e-12)
+
+
+def test_a_teacher_that_tells_nothing_apart_changes_nothing() -> None:
+    d = make()
+    even = losses.DenseSimilarity(torch.full((13, 13), 0.7, dtype=torch.float64))
+    plain = losses.info_nce(d.a, d.b, temperature=0.3, group=d.ids)
+    for negatives in (losses.TaughtNegatives(even, 5.0), losses.TaughtNegatives(even, 0.0, false_negative=0.7)):
+        torch.testing.assert_close(losses.info_nce(d.a, d.b, temperature=0.3, group=d.ids, negatives=negatives), plain)
+    with pytest.raises(ValueError, match="hardness: expected a value >= 0"):
+        losses.TaughtNegatives(even, -1.0)
+
+
+def test_a_false_negative_is_not_felt() -> None:
+    d = make()
+    sim = torch.eye(13, dtype=torch.float64)
+    sim[0, 4] = 0.9
+    moved = d.b.detach().clone()
+    moved[4] = d.a[0].detach()
+    first = torch.eye(13, dtype=torch.float64)[0]
+
+    def row0(b: Tensor, guard: float) -> Tensor:
+        taught = losses.TaughtNegatives(losses.DenseSimilarity(sim), 3.0, guard)
+        return losses.info_nce(d.a, b, temperature=0.3, negatives=taught, weight=first)
+
+    torch.testing.assert_close(row0(moved, 0.8), row0(d.b, 0.8))
+    assert row0(moved, 0.95) > row0(d.b, 0.95) + 0.1
+    nearer = d.b.detach().clone()
+    nearer[0] = d.a[0].detach()  # which the teacher finds as alike as can be
+    assert row0(nearer, 0.8) < row0(d.b, 0.8) - 0.1
 
 
 def test_group_is_no_negative() -> None:
