@@ -219,6 +219,7 @@ class Trainer:
         text = self.model.text
         if text is not None and text.moving_dropout is not None:
             text.moving_dropout.set_step(t, self.total_steps)
+        self.step_module.objective.set_step(t, self.total_steps)
         wants_norms = config.gradient_norms_every is not None and t % config.gradient_norms_every == 0
         found: list[LossParts] = []
         norms: dict[str, float] = {}

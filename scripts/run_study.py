@@ -43,10 +43,12 @@ from dalr.training_log import read_log
 
 # What a step's log tells of the loss; `TERMS` are those of DALR that an ablation goes through.
 LOSS_PARTS = (
-    "info", "cross", "cross_text", "consistency", "matching", "soft_cross", "soft_intra", "rank", "agreement",
-    "embedding", "score",
+    "info", "cross", "cross_text", "consistency", "matching", "soft_cross", "soft_intra", "rank", "rank_cross",
+    "agreement", "embedding", "score",
 )  # fmt: skip
-TERMS = ("info", "cross", "consistency", "soft_cross", "soft_intra", "rank", "agreement", "embedding", "score")
+TERMS = (
+    "info", "cross", "consistency", "soft_cross", "soft_intra", "rank", "rank_cross", "agreement", "embedding", "score",
+)  # fmt: skip
 
 
 class Study(Config):

@@ -81,11 +81,16 @@ def write(tmp_path: Path, **values: Any) -> Path:
 
 def test_every_term_is_ablated(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DALR_DATA", "data")
-    read = study.load_config(study.Study, write(tmp_path, ablate="dalr"))
+    methods = {
+        "simcse": ["objective={name: simcse}"],
+        "dalr": ["objective={name: dalr, profile: paper, rank_cross: 1}"],
+    }
+    read = study.load_config(study.Study, write(tmp_path, methods=methods, ablate="dalr"))
     cells = {cell.method: cell.parsed().objective for cell in study.cells(read, tmp_path)}
     whole = cells["dalr"]
     weights = {term: getattr(whole, term) for term in study.TERMS if getattr(whole, term)}
-    assert list(weights) == ["info", "cross", "consistency", "soft_cross", "soft_intra", "rank"]
+    assert list(weights) == ["info", "cross", "consistency", "soft_cross", "soft_intra", "rank", "rank_cross"]
+    assert set(study.TERMS) < set(study.LOSS_PARTS)
     for term, weight in weights.items():
         for name, factor in (("off", 0), ("half", 0.5), ("double", 2)):
             found = {other: getattr(cells[f"dalr.{term}.{name}"], other) for other in weights}

@@ -79,6 +79,13 @@ class TeacherRows:
         """The same teachers with rows and columns exchanged."""
         return self if self._columns is self._rows else TeacherRows(self._columns, self._weights, self._rows)
 
+    def mixed(self, other: "TeacherRows", share: float) -> "TeacherRows":
+        """`(1 − share) · T + share · T_other`, the two of the same B rows. ValueError for a share out of [0, 1]."""
+        weights = [(1.0 - share) * weight for weight in self._weights] + [share * weight for weight in other._weights]
+        symmetric = self._columns is self._rows and other._columns is other._rows
+        columns = None if symmetric else [*self._columns, *other._columns]
+        return TeacherRows([*self._rows, *other._rows], weights, columns)
+
 
 class DenseSimilarity:
     """A similarity matrix `(B, B)` that is already there; used without gradient."""

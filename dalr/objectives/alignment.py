@@ -67,6 +67,7 @@ class AlignmentObjective(Objective):
         self.teacher_weights = dict(teacher_weights or {})
         self.pair_weights = pair_weights
         self.kinds = config.kinds
+        self.done = 0.0  # share of the run
         self._require_model(model)
         width = model.text.width if model.text is not None else 0
         headed = config.uses_sentence and config.sentence_head == "mlp"
@@ -159,6 +160,7 @@ class AlignmentObjective(Objective):
             text=self._similarities(batch.text_teachers, "text"),
             image=self._similarities(batch.image_teachers, "image"),
             student_temperature=self._student_temperature(),
+            sharpening=self._sharpening(),
             weight=weight,
             common=common,
         )
@@ -166,7 +168,7 @@ class AlignmentObjective(Objective):
         # The terms read the same cosines and group masks: each is computed once.
         with losses.shared_products():
             if config.info:
-                parts["info"] = self._info(embeddings, batch, common)
+                parts["info"] = self._info(embeddings, batch, teaching, common)
             if config.agreement:
                 agreed = {**common, "temperature": config.temperature}
                 views = [embeddings["z1"], embeddings["z2"]]
@@ -199,10 +201,12 @@ class AlignmentObjective(Objective):
     def _similarities(self, teachers: Sequence[Tensor], side: str) -> TeacherRows | None:
         return TeacherRows(teachers, self.teacher_weights.get(side)) if teachers else None
 
-    def _info(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:
+    def _info(
+        self, embeddings: Mapping[str, Tensor], batch: Batch, teaching: Teaching, common: dict[str, Any]
+    ) -> Tensor:
         common = {**common, "temperature": self.config.temperature}
         if "negative" not in embeddings:
-            common["margin"] = self.config.info_margin
+            common |= {"margin": self.config.info_margin, "negatives": teaching.negatives()}
         if "positive" not in embeddings or batch.target_B is not None:
             return self._at_widths(lambda z: losses.info_nce(*z, **common), [embeddings["z1"], embeddings["z2"]])
         pair = [embeddings["z1"], embeddings["positive"]]
@@ -263,12 +267,12 @@ class AlignmentObjective(Objective):
                 lambda z: losses.sigmoid_cross_modal(z[:-1], z[-1], **sigmoid), [*views, v_BD]
             )
         elif config.cross:
-            softmax = {"temperature": self.temperature(), "weight": weight, **common}
+            softmax = {"temperature": self.temperature(), "weight": weight, "negatives": teaching.negatives(), **common}
             if config.margin:
                 softmax |= {"margin": config.margin, "margin_sim": teaching.image or teaching.text}
             parts["cross"] = self._at_widths(lambda z: losses.cross_modal(z[:-1], z[-1], **softmax), [*views, v_BD])
         if config.cross_text:
-            parts["cross_text"] = self._cross_text(views, batch, weight, common)
+            parts["cross_text"] = self._cross_text(views, batch, teaching, weight, common)
         confidence = None
         if config.consistency:
             # Every process must draw the same partners, so the draw hangs on the batch, not on a process's dropout.
@@ -288,11 +292,16 @@ class AlignmentObjective(Objective):
             parts["soft_cross"] = teaching.soft_cross(
                 views[0], v_BD, confidence=confidence, column_weight=column_weight
             )
+        if config.rank_cross:
+            parts["rank_cross"] = teaching.rank_cross(views[0], v_BD)
         return parts
 
-    def _cross_text(self, views: Sequence[Tensor], batch: Batch, weight: Tensor, common: dict[str, Any]) -> Tensor:
+    def _cross_text(
+        self, views: Sequence[Tensor], batch: Batch, teaching: Teaching, weight: Tensor, common: dict[str, Any]
+    ) -> Tensor:
         """Contrast of each view of a text with what each text teacher makes of it."""
         common = {**common, "temperature": self.temperature(), "weight": weight, "margin": self.config.margin}
+        common["negatives"] = teaching.negatives()
 
         def contrast(ground: nn.Module, teacher_BD: Tensor) -> Tensor:
             met_BD, alike = ground(teacher_BD), TeacherRows([teacher_BD])
@@ -319,6 +328,14 @@ class AlignmentObjective(Objective):
         if self.config.student_temperature is not None:
             return self.config.student_temperature
         return torch.as_tensor(self.temperature()).detach()
+
+    def set_step(self, step: int, total: int) -> None:
+        """How far the run is: from 0 at its first step to 1 at its last."""
+        self.done = step / max(1, total - 1)
+
+    def _sharpening(self) -> float:
+        end, start = self.config.soft_temperature_end, self.config.soft_temperature
+        return 1.0 if end is None else float((end / start) ** self.done)
 
     def idle_parameters(self, model: DualEncoder, kind: Kind) -> list[nn.Parameter]:
         """On texts alone: the image side, scale, bias and matching head, and the text head unless it is distilled."""

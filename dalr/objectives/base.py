@@ -77,6 +77,9 @@ class Objective(nn.Module):
         """Parameters that a batch of this kind leaves without a gradient, although other kinds do not."""
         return []
 
+    def set_step(self, step: int, total: int) -> None:
+        """Called before each step, `step` (from 0) of `total`: whatever moves over a run hangs on these two alone."""
+
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Called after epoch `epoch` (from 1); returns figures to log."""
         return {}

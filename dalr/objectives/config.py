@@ -40,6 +40,15 @@ class ObjectiveConfig(Config):
     for `cross_text`; `info_margin` the one among sentences. With `sentence_head: mlp` the sentence terms see the tower
     through a layer with tanh that is thrown away after training (SimCSE's rule), with `none` they see what will be
     used; only then can `matryoshka` name widths at which they, and `cross`, are taken as well.
+
+    No profile has the following. `soft_mix` m is the share of the other side's teachers in the cross-modal targets, of
+    `soft_cross` and of `rank_cross`: `(1 − m) T^tt + m T^vv` for texts, `(1 − m) T^vv + m T^tt` for images.
+    `soft_temperature_end` is where the temperature of the soft targets, of `soft_cross` and of `soft_intra`, ends: it
+    moves by the same factor each step, the image teachers' in proportion. `rank_cross` is `rank` across modalities: the
+    order of the images for each text, and of the texts for each image. In the contrasts `info`, `cross` and
+    `cross_text` the text teachers may judge the negatives (see `losses.TaughtNegatives`): by `hard_negative_weight` β
+    those that they find alike count more, and what they find more alike than the cosine `false_negative` is none; a
+    triplet's own negative is judged by nobody.
     """
 
     name: Method = "dalr"
@@ -51,6 +60,7 @@ class ObjectiveConfig(Config):
     soft_cross: Weight = 0.0
     soft_intra: Weight = 0.0
     rank: Weight = 0.0
+    rank_cross: Weight = 0.0
     agreement: Weight = 0.0
     score: Weight = 0.0
     embedding: Weight = 0.0
@@ -60,9 +70,13 @@ class ObjectiveConfig(Config):
     learn_temperature: bool = False
     margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
     info_margin: Annotated[float, Field(ge=0, le=math.pi / 2)] = 0.0
+    hard_negative_weight: Weight = 0.0
+    false_negative: Annotated[float, Field(ge=-1, le=1)] | None = None
     consistency_margin: Annotated[float, Field(ge=-1, le=1)] = 0.2
     matching: bool = False
     soft_temperature: Temperature = 0.05
+    soft_temperature_end: Temperature | None = None
+    soft_mix: Annotated[float, Field(ge=0, le=1)] = 0.0
     student_temperature: Temperature | None = None
     image_teacher_temperature: Temperature | None = None
     rank_form: Literal["list_mle", "list_net", "position_list_mle"] = "list_mle"
@@ -94,11 +108,16 @@ class ObjectiveConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> "ObjectiveConfig":
         alone = (self.info, self.cross, self.soft_cross, self.soft_intra, self.rank, self.score, self.embedding)
-        if not any((*alone, self.consistency, self.agreement)):
+        if not any((*alone, self.consistency, self.rank_cross, self.agreement)):
             raise ValueError("every term of the objective has weight 0: nothing would be learned; set one above 0")
         if self.cross_text and not self.cross:
             raise ValueError(
                 "objective.cross_text: goes with the contrast of texts and images; set objective.cross too"
+            )
+        if self.judges_negatives and self.cross and self.cross_form == "sigmoid":
+            raise ValueError(
+                "objective.hard_negative_weight, objective.false_negative: the sigmoid form judges each pair by itself "
+                "and weighs no negatives; set objective.cross_form=softmax, or leave both out"
             )
         if self.matryoshka and self.uses_sentence and self.sentence_head != "none":
             raise ValueError(
@@ -110,7 +129,12 @@ class ObjectiveConfig(Config):
     @property
     def uses_images(self) -> bool:
         """Whether a term needs images."""
-        return bool(self.cross or self.consistency or self.soft_cross)
+        return bool(self.cross or self.consistency or self.soft_cross or self.rank_cross)
+
+    @property
+    def judges_negatives(self) -> bool:
+        """Whether the text teachers judge the negatives of the contrasts."""
+        return bool(self.hard_negative_weight) or self.false_negative is not None
 
     @property
     def uses_sentence(self) -> bool:
@@ -127,8 +151,9 @@ class ObjectiveConfig(Config):
     @property
     def taught_sides(self) -> set[str]:
         """The sides, `text` and `image`, whose teachers a term or the pair weights look at."""
-        both = bool(self.soft_cross or self.pair_weights or (self.cross and self.margin))
+        both = bool(self.soft_cross or self.rank_cross or self.pair_weights or (self.cross and self.margin))
         text = both or bool(self.soft_intra or self.rank or self.embedding or self.cross_text)
+        text = text or (self.judges_negatives and bool(self.info or self.cross))
         return {side for side, wanted in (("text", text), ("image", both)) if wanted}
 
     @property

@@ -9,6 +9,10 @@ from the teachers' similarities (`soft_cross`); within the text side, the teache
 (`soft_intra`) and as an order (`rank`). The cross-modal terms need paired batches; the others also run on texts
 alone while `distil_text` is on. Two profiles: `paper` for sentence embeddings, `catalogue` for image–text retrieval
 on product data, with pair weights against captions that do not fit.
+
+Not of the paper, and off in both profiles: cross-modal targets that mix the teachers of both sides (`soft_mix`), soft
+targets that grow sharper over the run (`soft_temperature_end`), the teachers' order across modalities (`rank_cross`),
+and negatives that count by the text teachers' similarity (`hard_negative_weight`, `false_negative`).
 """
 
 PROFILES = {

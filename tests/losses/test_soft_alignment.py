@@ -129,3 +129,17 @@ def test_several_teachers_are_a_weighted_mean_of_cosines() -> None:
     text, image = TeacherRows([d.text]).block(slice(2, 5)), TeacherRows([d.image]).block(slice(2, 5))
     torch.testing.assert_close(mixed, 0.75 * text + 0.25 * image)
     torch.testing.assert_close(text, F.cosine_similarity(d.text[2:5, None], d.text[None], dim=2))
+
+
+def test_teachers_of_two_sides_are_mixed() -> None:
+    d = make()
+    own, other = TeacherRows([d.text, d.image], [3.0, 1.0]), TeacherRows([d.score[:, None], d.image], [1.0, 4.0])
+    across = TeacherRows([d.text], columns=[d.text.flip(1)])
+    part = slice(2, 5)
+    torch.testing.assert_close(own.mixed(other, 0.3).block(part), 0.7 * own.block(part) + 0.3 * other.block(part))
+    there = own.mixed(across, 0.3)
+    torch.testing.assert_close(there.block(part), 0.7 * own.block(part) + 0.3 * across.block(part))
+    torch.testing.assert_close(there.transposed().block(slice(0, 13)), there.block(slice(0, 13)).T)
+    torch.testing.assert_close(own.mixed(other, 0.0).block(part), own.block(part))
+    with pytest.raises(ValueError, match="weights"):
+        own.mixed(other, 1.5)

@@ -19,11 +19,13 @@ def build(config: ModelConfig, squares: Path) -> DualEncoder:
     return DualEncoder.build(config, corpus=texts)
 
 
-def trainer_of(squares: Path, frozen: Any, out: Path | None = None, evaluate: Any = None, **settings: Any) -> Trainer:
+def trainer_of(
+    squares: Path, frozen: Any, out: Path | None = None, evaluate: Any = None, objective: Any = None, **settings: Any
+) -> Trainer:
     model = build(frozen[0], squares)
     config = TrainConfig(**{"steps": 30, "batch_size": 16, "log_every": 1, "lr": 3e-3, **settings})
     rows = config.batch_size // config.accumulate
     data = TrainingData({"pairs": frozen[1]}, batch_size=rows, seed=config.seed, fingerprint="squares")
     torch.manual_seed(1)
-    objective = build_objective(ObjectiveConfig(name="clip"), model)
-    return Trainer(model, objective, data, config, out=out, evaluate=evaluate)
+    built = build_objective(ObjectiveConfig.model_validate(objective or {"name": "clip"}), model)
+    return Trainer(model, built, data, config, out=out, evaluate=evaluate)

@@ -28,6 +28,13 @@ from dalr.teachers import TeacherConfig
 from dalr.training_data import add_teachers, pair_rows, pair_weights, teacher_fingerprints
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cup", "chair", "lamp")]
+IDEAS = {
+    "soft_mix": 0.3,
+    "soft_temperature_end": 0.02,
+    "rank_cross": 0.1,
+    "hard_negative_weight": 1.0,
+    "false_negative": 0.9,
+}
 METHODS: list[dict[str, Any]] = [
     {"name": "clip"},
     {"name": "siglip"},
@@ -37,6 +44,7 @@ METHODS: list[dict[str, Any]] = [
     {"name": "rankcse"},
     {"name": "dalr", "profile": "paper", "matching": True},
     {"name": "dalr", "profile": "catalogue", "pair_weights": False},
+    {"name": "dalr", "profile": "paper", **IDEAS},
 ]
 
 
@@ -193,11 +201,13 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert float(parts.total.detach()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_cached_step_equals_the_plain_one() -> None:
+@pytest.mark.parametrize("values", [{}, IDEAS], ids=["plain", "ideas"])
+def test_the_cached_step_equals_the_plain_one(values: dict[str, Any]) -> None:
     gradients = []
+    method = config(name="dalr", profile="paper", learn_temperature=True, **values)
     for chunk in (None, 5):
         model = model_of(dropout=0.0)
-        step = Step(model, build_objective(config(name="dalr", profile="paper", learn_temperature=True), model)).train()
+        step = Step(model, build_objective(method, model)).train()
         batch = batch_of(rows_of(model))
         if chunk is None:
             step(batch)[0].total.backward()
