@@ -221,7 +221,7 @@ class AlignmentObjective(Objective):
             raise ConfigError("objective.score: needs pairs of sentences with scores; name them in data.scores")
         pair = [embeddings["z1"], embeddings["positive"]]
         if self.config.score_form == "cosent":
-            return self._at_widths(lambda z: losses.cosent(z[0], z[1], y_B), pair)
+            return self._at_widths(lambda z: losses.cosent(z[0], z[1], y_B, weight=batch.weight_B), pair)
         if self.config.score_form == "soft_info_nce":
             soft = {**common, "temperature": self.config.temperature, "weight": batch.weight_B}
             return self._at_widths(lambda z: losses.soft_info_nce(z[0], z[1], y_B, **soft), pair)

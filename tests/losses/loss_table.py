@@ -206,11 +206,12 @@ PAIR_WISE: dict[str, Loss] = {
     "embedding_mse": lambda d: losses.embedding_mse(
         d.a, torch.nn.functional.pad(d.text, (0, d.a.shape[1] - d.text.shape[1])), weight=d.weight
     ),
-    "cosent": lambda d: losses.cosent(d.a, d.b, d.score, scale=7.0),
+    "cosent": lambda d: losses.cosent(d.a, d.b, d.score, scale=7.0, weight=d.weight),
 }
 """Losses that need O(B) memory as they are."""
 
 ALL: dict[str, Loss] = {**ROW_WISE, **PAIR_WISE}
+# Of cosent pairs of pairs are weighed: its own tests (test_pair_losses.py) say how.
 WEIGHTED = [name for name in ALL if name != "cosent"]
 
 

@@ -1,6 +1,7 @@
 """`consistency`, `matching`, `derangement`, `cosine_regression`, `cosent`, `soft_info_nce`, `matryoshka`, `same_group`.
 
-1. Each has the value worked out by hand, and `cosent` equals a slow twin over all pairs of pairs, ties included.
+1. Each has the value worked out by hand, and `cosent` equals a slow twin over all pairs of pairs, ties and
+   weights included.
 2. A derangement never takes a row of the same group or the row itself, uses every group it can, says −1 where there
    is none, is the same for the same generator, and is random.
 3. Rows without a mismatch add no mismatch cost, and no gradient reaches the row that −1 would point to.
@@ -109,9 +110,11 @@ def test_cosine_regression_by_hand() -> None:
     assert found.item() == pytest.approx((0.25 + 3 * 0.25) / 4, abs=1e-6)
 
 
-def slow_cosent(cos: list[float], y: list[float], scale: float) -> float:
-    pairs = [(i, j) for i in range(len(y)) for j in range(len(y)) if y[i] > y[j]]
-    return math.log(1 + sum(math.exp(scale * (cos[j] - cos[i])) for i, j in pairs))
+def slow_cosent(cos: list[float], y: list[float], scale: float, w: list[float] | None = None) -> float:
+    w = w or [1.0] * len(y)
+    mean = sum(w) / max(1, sum(one > 0 for one in w))
+    pairs = [(i, j) for i in range(len(y)) for j in range(len(y)) if y[i] > y[j] and w[i] * w[j] > 0]
+    return math.log(1 + sum(w[i] * w[j] / mean**2 * math.exp(scale * (cos[j] - cos[i])) for i, j in pairs))
 
 
 @pytest.mark.parametrize("scores", ["distinct", "ties", "all equal"])
@@ -124,6 +127,46 @@ def test_cosent_equals_slow_twin(scores: str) -> None:
     gradient = torch.autograd.grad(found, d.a)[0]
     assert gradient.isfinite().all()
     assert (gradient.abs().max() > 0) == (scores != "all equal")
+
+
+def weights_17(kind: str) -> Tensor:
+    weight = torch.rand(17, generator=torch.Generator().manual_seed(4), dtype=torch.float64) + 0.1
+    if kind == "lowest absent":
+        weight[make(rows=17).score.argsort()[:4]] = 0.0
+    elif kind == "some absent":
+        weight[[0, 3, 5, 11, 16]] = 0.0
+    return weight
+
+
+@pytest.mark.parametrize("kind", ["all", "some absent", "lowest absent"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighted_cosent_equals_slow_twin(kind: str, ties: bool) -> None:
+    d, w = make(rows=17), weights_17(kind)
+    y = (d.score * 3).round() if ties else d.score
+    found = losses.cosent(d.a, d.b, y, scale=7.0, weight=w)
+    wanted = slow_cosent(F.cosine_similarity(d.a, d.b).tolist(), y.tolist(), 7.0, w.tolist())
+    assert found.item() == pytest.approx(wanted, rel=1e-10)
+    assert abs(found.item() - losses.cosent(d.a, d.b, y, scale=7.0).item()) > 1e-3
+    torch.testing.assert_close(losses.cosent(d.a, d.b, y, scale=7.0, weight=100 * w), found)
+    gradient, there = torch.autograd.grad(found, d.a)[0], w > 0
+    assert gradient.isfinite().all()
+    assert (gradient[~there] == 0).all()
+    # A pair of weight 0 might as well not be there.
+    alone = losses.cosent(d.a[there], d.b[there], y[there], scale=7.0, weight=w[there])
+    torch.testing.assert_close(found, alone)
+    torch.testing.assert_close(torch.autograd.grad(alone, d.a)[0], gradient)
+
+
+def test_equal_weights_of_cosent_are_none() -> None:
+    d = make(rows=49).copied(torch.float32)
+    plain = losses.cosent(d.a, d.b, d.score)
+    assert torch.equal(losses.cosent(d.a, d.b, d.score, weight=torch.ones(49)), plain)
+    torch.testing.assert_close(losses.cosent(d.a, d.b, d.score, weight=torch.full((49,), 0.3)), plain)
+    nothing = losses.cosent(d.a, d.b, d.score, weight=torch.zeros(49))
+    assert nothing == 0
+    assert (torch.autograd.grad(nothing, d.a)[0] == 0).all()
+    with pytest.raises(ValueError, match="weight: expected one value a row"):
+        losses.cosent(d.a, d.b, d.score, weight=torch.ones(3))
 
 
 def test_cosent_knows_the_order_alone() -> None:

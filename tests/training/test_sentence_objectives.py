@@ -67,7 +67,8 @@ def test_scores_are_met_by_what_will_be_used(form: str) -> None:
         wanted = (batch.weight_B * torch.stack(each).mean(dim=0)).sum() / batch.weight_B.sum()
     else:
         wrong = y[:, None] > y[None, :]
-        wanted = torch.log1p(torch.exp(20 * (cosine[None, :] - cosine[:, None]))[wrong].sum())
+        w = batch.weight_B / batch.weight_B.mean()
+        wanted = torch.log1p((torch.outer(w, w) * torch.exp(20 * (cosine[None, :] - cosine[:, None])))[wrong].sum())
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
