@@ -26,8 +26,8 @@ def label(
     its own, and one that fails loses none of the others'.
 
     --json prints: out, pairs, bad (rows left out), reused (experts whose scores were kept), correlation (Spearman,
-    between experts), experts (of each: mean, bias against all, and with hard labels auc and error), label (mean, sd),
-    disputed (the pairs on which they differ most).
+    between experts), experts (of each: mean; bias against the hard labels, or without any against the other experts;
+    with hard labels auc and error), label (mean, sd), disputed (the pairs on which they differ most).
     """
     from dalr.config import load_config
     from dalr.data.annotated import PARQUET
@@ -62,7 +62,7 @@ def _show(found: dict[str, Any]) -> None:
     columns = ["expert", "mean", "bias", *(["AUC", "error"] if judged else []), *(f"ρ {name}" for name in names)]
     rows = []
     for name, expert in found["experts"].items():
-        cells = [f"{expert['mean']:.3f}", f"{expert['bias']:+.3f}"]
+        cells = [f"{expert['mean']:.3f}", "–" if expert["bias"] is None else f"{expert['bias']:+.3f}"]
         if judged:
             cells += ["–" if expert["auc"] is None else f"{expert['auc']:.3f}", f"{expert['error']:.3f}"]
         rows.append([name, *cells, *(f"{found['correlation'][name][other]:.2f}" for other in names)])

@@ -26,7 +26,7 @@ class AggregationConfig(Config):
       label the mean
 
     `disagreement` lowers the weight of pairs on which experts differ: 1 − disagreement · d, where d is the standard
-    deviation of their scores over its largest possible value, ½.
+    deviation of their scores (each by its weight where the rule is `weighted`) over its largest possible value, ½.
     """
 
     rule: Rule = "mean"
@@ -79,6 +79,8 @@ def soft_labels(aggregate_P: Floats, labels_P: Floats | None, hard_share: float)
     return np.where(np.isnan(labels_P), aggregate_P, mixed)
 
 
-def agreement_weights(scores_AP: Floats, disagreement: float) -> Floats:
-    """1 − disagreement · 2 · sd of the experts' scores, (P,) in 0 … 1."""
-    return np.asarray(1 - disagreement * 2 * scores_AP.std(axis=0))
+def agreement_weights(scores_AP: Floats, disagreement: float, weights_A: Floats | None = None) -> Floats:
+    """1 − disagreement · 2 · sd of the experts' scores, (P,) in 0 … 1; with `weights_A` the weighted sd."""
+    mean_P = np.average(scores_AP, axis=0, weights=weights_A)
+    variance_P = np.average((scores_AP - mean_P) ** 2, axis=0, weights=weights_A)
+    return np.asarray(1 - disagreement * 2 * np.sqrt(variance_P))

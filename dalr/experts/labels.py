@@ -103,7 +103,9 @@ def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: Callable[[int
         np.stack(list(raw.values())),
         calibrated_AP,
         soft_labels(joined_P, pairs.label, config.aggregation.hard_share),
-        agreement_weights(calibrated_AP, config.aggregation.disagreement),
+        agreement_weights(
+            calibrated_AP, config.aggregation.disagreement, weights_A if config.aggregation.rule == "weighted" else None
+        ),
         reused,
     )
 

@@ -17,8 +17,12 @@ def describe_labels(pairs: JudgedPairs, labels: Labels) -> dict[str, Any]:
     """As JSON values.
 
     `correlation` (Spearman of the raw scores, between experts by name); `experts`, of each the mean of its calibrated
-    scores, its `bias` against the mean of all, and with hard labels `auc` and `error` (the mean square distance to
-    them); `label` (mean and sd); `disputed`, the pairs with the largest spread.
+    scores, its `bias`, and with hard labels `auc` and `error` (the mean square distance to them); `label` (mean and
+    sd); `disputed`, the pairs with the largest spread.
+
+    `bias` is how far an expert's calibrated scores lie above the truth on average, over the pairs that it has scored
+    itself: above the hard labels of those that have one, or where the data has none above the mean of the other
+    experts that have scored a pair. None where there is nothing to compare with.
     """
     return {
         "correlation": correlations(labels),
@@ -65,7 +69,7 @@ def _expert(pairs: JudgedPairs, labels: Labels, number: int) -> dict[str, float 
     scores_P = labels.calibrated_AP[number]
     found: dict[str, float | None] = {
         "mean": _rounded(scores_P.mean()),
-        "bias": _rounded(scores_P.mean() - labels.calibrated_AP.mean()),
+        "bias": _bias(pairs, labels, number),
     }
     if pairs.label is not None:
         known = ~np.isnan(pairs.label)
@@ -73,6 +77,14 @@ def _expert(pairs: JudgedPairs, labels: Labels, number: int) -> dict[str, float 
         found["auc"] = _rounded(roc_auc_score(match, scores_P[known])) if 0 < match.sum() < len(match) else None
         found["error"] = _rounded(((scores_P[known] - pairs.label[known]) ** 2).mean())
     return found
+
+
+def _bias(pairs: JudgedPairs, labels: Labels, number: int) -> float | None:
+    said_AP = np.ma.masked_array(labels.calibrated_AP, np.isnan(labels.raw_AP))
+    others_AP = said_AP[np.arange(len(said_AP)) != number]
+    truth_P = others_AP.mean(axis=0) if pairs.label is None else np.ma.masked_invalid(pairs.label)
+    above_P = (said_AP[number] - truth_P).compressed()
+    return _rounded(above_P.mean()) if len(above_P) else None
 
 
 def _rounded(value: Any) -> float:

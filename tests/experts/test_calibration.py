@@ -127,6 +127,8 @@ def test_labels_and_weights() -> None:
     assert agreement_weights(table, 1.0).tolist() == [0.0, 1.0]
     assert agreement_weights(table, 0.5).tolist() == [0.5, 1.0]
     assert agreement_weights(table, 0.0).tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(agreement_weights(table, 0.5, np.array([3.0, 1.0])), [1 - 0.5 * 2 * 0.1875**0.5, 1])
+    assert agreement_weights(table, 1.0, np.array([1.0, 0.0])).tolist() == [1.0, 1.0]
 
 
 def test_what_cannot_be_joined() -> None:

@@ -232,7 +232,8 @@ def test_labels(pairs: JudgedPairs, tmp_path: Path) -> None:
     assert found["correlation"]["words"]["words"] == 1.0
     assert found["correlation"]["words"]["letters"] == found["correlation"]["letters"]["words"] > 0.5
     assert found["experts"]["words"]["auc"] == 1.0
-    assert sum(expert["bias"] for expert in found["experts"].values()) == pytest.approx(0, abs=1e-3)
+    for name, scores in zip(labels.names, labels.calibrated_AP, strict=True):
+        assert found["experts"][name]["bias"] == pytest.approx((scores - pairs.label).mean(), abs=1e-4)
     spread = labels.calibrated_AP.std(axis=0)
     assert found["disputed"][0]["where"] == pairs.where[int(spread.argmax())]
 
@@ -243,6 +244,39 @@ def test_labels(pairs: JudgedPairs, tmp_path: Path) -> None:
     again = label_pairs(pairs, more)
     assert again.reused == ["words", "letters"]
     assert np.array_equal(again.raw_AP[:2], labels.raw_AP)
+
+
+def test_disagreement_counts_experts_as_the_rule_does(pairs: JudgedPairs, tmp_path: Path) -> None:
+    """An expert of weight 0 has no part in a weighted label, and must not lower that label's weight either."""
+    experts = {"words": {"kind": "tfidf"}, "people": {"kind": "column", "column": "people", "weight": 0}}
+    found = {}
+    for rule in ("mean", "weighted"):
+        values = {"experts": experts, "aggregation": {"rule": rule, "disagreement": 1}, "cache": str(tmp_path)}
+        found[rule] = label_pairs(pairs, parse_config(LabelConfig, values))
+    table = found["mean"].calibrated_AP
+    np.testing.assert_allclose(found["mean"].weight_P, 1 - 2 * table.std(axis=0))
+    assert found["mean"].weight_P.max() < 1
+    assert found["weighted"].weight_P.tolist() == [1.0] * len(pairs)
+
+
+def test_bias_is_against_labels_or_else_against_the_others(tmp_path: Path) -> None:
+    """And only over scores that experts gave: where one was silent, the table holds what the others say."""
+    table = tmp_path / "table.csv"
+    table.write_text("first,second,truth,high,low\na,b,1,0.9,0.2\nc,d,0,0.5,0.4\ne,f,,1,0\ng,h,,,0.1\n")
+    people = {"kind": "column", "calibration": {"method": "none"}}
+    experts = {name: {**people, "column": name} for name in ("high", "low")}
+
+    def bias(label: str | None, **some: Any) -> dict[str, float | None]:
+        pairs = read_judged(str(table), JudgedConfig(first="first", second="second", label=label))
+        labels = label_pairs(pairs, parse_config(LabelConfig, {"experts": some}))
+        return {name: expert["bias"] for name, expert in describe_labels(pairs, labels)["experts"].items()}
+
+    assert bias("truth", **experts) == {"high": pytest.approx(0.2), "low": pytest.approx(-0.2)}
+    apart = round((0.9 - 0.2 + 0.5 - 0.4 + 1 - 0) / 3, 4)
+    assert bias(None, **experts) == {"high": apart, "low": -apart}
+    assert bias(None, low=experts["low"]) == {"low": None}
+    table.write_text("first,second,truth,high,low\na,b,1,,0.3\nc,d,,0.2,0.4\ne,f,,0.3,0.5\n")
+    assert bias("truth", **experts) == {"high": None, "low": pytest.approx(-0.7)}
 
 
 class Broken:
