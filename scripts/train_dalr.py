@@ -72,9 +72,9 @@ else:
 
 # 3. Train. DALRTrainer is Trainer with the objective, the streams and the evaluation built from the manifests.
 # Teachers are run once over all texts and cached; in the catalogue setting the frozen towers teach by themselves.
-teachers = options.teacher
-if teachers is None:
-    teachers = ["hf:princeton-nlp/unsup-simcse-bert-base-uncased"] if options.setting == "paper" else []
+teachers = [TeacherConfig(name=name) for name in options.teacher or ()]
+if options.teacher is None and options.setting == "paper":
+    teachers = [TeacherConfig(name="hf:princeton-nlp/unsup-simcse-bert-base-uncased", pooling="cls")]
 corpus = []
 if options.corpus:
     corpus = [line.strip() for line in Path(options.corpus).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -85,7 +85,7 @@ trainer = DALRTrainer(
     profile=options.setting,
     corpus=corpus,
     sts=options.sts,
-    teachers=[TeacherConfig(name=name) for name in teachers],
+    teachers=teachers,
     config=config,
     out=options.out,
 )

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from dalr.config import Config, nearest
 from dalr.data.annotated import number_in
 from dalr.data.scored_pairs import check_range
+from dalr.encoders.pooling import PoolingMode
 from dalr.errors import ConfigError, DataError, ModelError
 from dalr.evaluation.sentences import cosines
 from dalr.experts.calibration import CalibrationConfig
@@ -41,14 +42,16 @@ class ExpertConfig(Config):
     - `column`: the scores of people in a column of the data, from `low` to `high`, which become 0 and 1; a pair whose
       cell is blank has none
 
-    `max_length` is in tokens; None is the encoder's own, of a cross-encoder 256. `weight` is its share in a weighted
-    aggregation; `calibration` takes the place of the common one.
+    `pooling` of a `text` encoder is how its tokens become one vector (as `model.text.pooling`); None is as its folder
+    says, else the mean. `max_length` is in tokens; None is the encoder's own, of a cross-encoder 256. `weight` is its
+    share in a weighted aggregation; `calibration` takes the place of the common one.
     """
 
     kind: Kind
     name: str | None = None
     prompt: str | None = None
     partner_prompt: str | None = None
+    pooling: PoolingMode | list[PoolingMode] | None = None
     class_name: str | None = None
     max_length: int | None = Field(default=None, ge=8)
     column: str | None = None
@@ -60,6 +63,12 @@ class ExpertConfig(Config):
     @model_validator(mode="after")
     def _range(self) -> "ExpertConfig":
         check_range(self.low, self.high)
+        return self
+
+    @model_validator(mode="after")
+    def _pools(self) -> "ExpertConfig":
+        if self.pooling is not None and self.kind != "text":
+            raise ValueError(f"pooling: is for experts of kind text, and this one is of kind {self.kind}; leave it out")
         return self
 
 
@@ -102,7 +111,9 @@ class TextJudge:
         from dalr.encoders import TextConfig, build_text_encoder
 
         self.config, self.cache = config, cache
-        self.encoder = build_text_encoder(TextConfig(name=str(config.name), max_length=config.max_length))
+        self.encoder = build_text_encoder(
+            TextConfig(name=str(config.name), pooling=config.pooling, max_length=config.max_length)
+        )
 
     def fingerprint(self) -> Any:
         return [self.encoder.fingerprint(), self.config.prompt, self.config.partner_prompt]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from dalr.config import Config
+from dalr.encoders.pooling import PoolingMode
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts
 from dalr.lexical import fit_tfidf
@@ -32,12 +33,14 @@ class TeacherConfig(Config):
     model folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in
     its 256 widest directions), or `attributes:article_type,colour` (products that agree in these columns of the
     catalogue, whose similarity is the share of the columns in which they do). `weight` is its share where several
-    teachers of one side are averaged: each one's cosines are taken first, then their weighted mean.
+    teachers of one side are averaged: each one's cosines are taken first, then their weighted mean. `pooling` is how a
+    text encoder's tokens become one vector (as `model.text.pooling`); None is as its folder says, else the mean.
     """
 
     name: str
     side: Literal["text", "image"] = "text"
     weight: float = Field(default=1.0, gt=0)
+    pooling: PoolingMode | list[PoolingMode] | None = None
 
     @field_validator("name")
     @classmethod
@@ -51,9 +54,11 @@ class TeacherConfig(Config):
         return name
 
     @model_validator(mode="after")
-    def _texts_alone(self) -> "TeacherConfig":
+    def _fits_its_kind(self) -> "TeacherConfig":
         if self.name in LEXICAL and self.side == "image":
             raise ValueError(f"{self.name} judges texts; a teacher of images is an image encoder")
+        if self.pooling is not None and (self.side == "image" or self.name in LEXICAL or self.columns):
+            raise ValueError(f"pooling: is for text encoders, and {self.name} is none; leave it out")
         return self
 
     @property
@@ -92,7 +97,9 @@ def teacher_rows(
     if config.side == "text":
         from dalr.encoders import TextConfig, build_text_encoder
 
-        return embed_texts(items, build_text_encoder(TextConfig(name=config.name)), cache, progress)
+        return embed_texts(
+            items, build_text_encoder(TextConfig(name=config.name, pooling=config.pooling)), cache, progress
+        )
     from dalr.data.images import open_image as open_safely
     from dalr.encoders import ImageConfig, build_image_encoder
 

@@ -21,10 +21,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from dalr.config import parse_config
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import read_scored_pairs
+from dalr.encoders import TextConfig, build_text_encoder
 from dalr.encoders.new_tokenizer import TokenizerConfig, train_tokenizer
 from dalr.errors import ConfigError, DataError, ModelError
 from dalr.experts import labels as labelling
-from dalr.experts.judges import ExpertConfig, build_judge, checked
+from dalr.experts.judges import ExpertConfig, build_judge, checked, judge_key
 from dalr.experts.labels import LabelConfig, label_pairs, write_labels
 from dalr.experts.pairs import JudgedConfig, JudgedPairs, read_judged
 from dalr.experts.report import describe_labels
@@ -111,6 +112,20 @@ def test_by_an_encoder(pairs: JudgedPairs, encoder: Path, tmp_path: Path) -> Non
     u, v = model.encode_text(pairs.first, prompt="a red "), model.encode_text(pairs.second, prompt="a blue ")
     np.testing.assert_allclose(prompted, (u * v).sum(axis=1), atol=1e-5)
     assert not np.allclose(scores, prompted, atol=1e-3)
+
+
+def test_an_encoder_with_another_pooling(pairs: JudgedPairs, encoder: Path, tmp_path: Path) -> None:
+    own, first = ({"kind": "text", "name": str(encoder), **more} for more in ({}, {"pooling": "cls"}))
+    scores = scores_of(pairs, tmp_path, **first)
+    pooled = build_text_encoder(TextConfig(name=str(encoder), pooling="cls"))
+    u, v = (torch.from_numpy(pooled.encode(side)) for side in pairs.texts())
+    np.testing.assert_allclose(scores, torch.cosine_similarity(u, v), atol=1e-5)
+    assert not np.allclose(scores, scores_of(pairs, tmp_path, **own), atol=1e-3)
+    keys = {judge_key(build_judge(parse_config(ExpertConfig, values)), pairs) for values in (own, first)}
+    assert len(keys) == 2, "scores kept of one pooling would be taken for those of the other"
+    for kind in ("image_text", "cross_encoder", "tfidf", "column"):
+        with pytest.raises(ConfigError, match=f"pooling: is for experts of kind text, and this one is of kind {kind}"):
+            parse_config(ExpertConfig, {**first, "kind": kind})
 
 
 @pytest.mark.parametrize("classes", [1, 3])

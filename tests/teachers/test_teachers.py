@@ -50,6 +50,21 @@ def test_each_teacher_reads_with_its_own_tokenizer(tmp_path: Path) -> None:
         assert np.array_equal(rows[np.array([3, 1])], rows[:][[3, 1]])
 
 
+def test_pooling(tmp_path: Path) -> None:
+    text_encoder(tmp_path / "a", 16, TEXTS)
+    name, cache = str(tmp_path / "a"), tmp_path / "cache"
+    by_first = build_text_encoder(TextConfig(name=name, pooling="cls")).encode(TEXTS)
+    own = teacher_rows(TeacherConfig(name=name), TEXTS, cache)
+    # The cache holds both, and neither is taken for the other.
+    first = teacher_rows(TeacherConfig(name=name, pooling="cls"), TEXTS, cache)
+    assert np.allclose(first[:], by_first, atol=1e-6)
+    assert not np.allclose(first[:], own[:], atol=1e-2)
+    assert np.array_equal(teacher_rows(TeacherConfig(name=name), TEXTS, cache)[:], own[:])
+    for other in ({"name": "timm:resnet18", "side": "image"}, {"name": "lexical:words"}, {"name": "attributes:colour"}):
+        with pytest.raises(ConfigError, match=f"pooling: is for text encoders, and {other['name']} is none"):
+            parse_config(TeacherConfig, {**other, "pooling": "cls"})
+
+
 def test_what_the_cache_holds_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text_encoder(tmp_path / "a", 16, TEXTS)
     config, cache = TeacherConfig(name=str(tmp_path / "a")), tmp_path / "cache"
