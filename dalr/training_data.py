@@ -16,6 +16,7 @@ from dalr.data.streams import MixedStreams, Stream, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts, image_keys
+from dalr.files import hash_tensors
 from dalr.model import DualEncoder, Table
 from dalr.noise import NoiseConfig, PairWeights, build_pair_weights
 from dalr.objectives import (
@@ -26,11 +27,12 @@ from dalr.objectives import (
     ObjectiveConfig,
     Pixels,
     Rows,
+    ScoredTexts,
     Tokens,
     build_objective,
 )
 from dalr.objectives.batch import Column
-from dalr.teachers import AttributeRows, TeacherConfig, teacher_rows
+from dalr.teachers import AttributeRows, TeacherConfig, read_pair_scores, teacher_rows
 
 Progress = Callable[[int, int], None]
 logger = logging.getLogger(__name__)
@@ -193,16 +195,35 @@ def add_teachers(
         manifest: the paired rows, for teachers that look at photos or products; None where none may be looked at.
         cache: folder of the feature cache; None is the user's own.
     """
-    taught: dict[Kind, dict[str, list[Features]]] = {kind: {"text": [], "image": []} for kind in rows}
+    by_text: dict[Kind, list[Features | ScoredTexts]] = {kind: [] for kind in rows}
+    by_image: dict[Kind, list[Features]] = {kind: [] for kind in rows}
     for teacher in teachers:
+        if teacher.scores is not None:
+            for kind, scored in _scored_texts(teacher, texts).items():
+                by_text[kind].append(scored)
+            continue
         for kind, table in _teacher_tables(teacher, texts, manifest, cache).items():
-            taught[kind][teacher.side].append(Features(table))
+            (by_text if teacher.side == "text" else by_image)[kind].append(Features(table))
     return {
-        kind: frozen_teachers(
-            replace(part, text_teachers=tuple(taught[kind]["text"]), image_teachers=tuple(taught[kind]["image"]))
-        )
+        kind: frozen_teachers(replace(part, text_teachers=tuple(by_text[kind]), image_teachers=tuple(by_image[kind])))
         for kind, part in rows.items()
     }
+
+
+def _scored_texts(teacher: TeacherConfig, texts: Mapping[Kind, Sequence[str]]) -> dict[Kind, ScoredTexts]:
+    """The texts of each kind by their numbers in one table of scores, so that a text is the same one in all kinds."""
+    assert teacher.scores is not None
+    try:
+        number_N, scores = read_pair_scores(*teacher.scores, [text for some in texts.values() for text in some])
+    except DataError as error:
+        raise DataError(f"teachers: {error}") from None
+    return {kind: ScoredTexts(number_N[own], scores) for kind, own in _places(texts).items()}
+
+
+def _places(texts: Mapping[Kind, Sequence[str]]) -> dict[Kind, np.ndarray]:
+    """Where each kind's texts stand among all of them."""
+    ends = np.cumsum([len(some) for some in texts.values()])
+    return {kind: np.arange(end - len(texts[kind]), end) for kind, end in zip(texts, ends, strict=True)}
 
 
 def _teacher_tables(
@@ -222,10 +243,8 @@ def _teacher_tables(
         keys = photo_keys(manifest)
         return {"pairs": teacher_rows(teacher, range(len(manifest)), cache, open_image=manifest.open_image, keys=keys)}
     whole = teacher_rows(teacher, [text for some in texts.values() for text in some], cache)
-    ends = np.cumsum([len(some) for some in texts.values()])
-    parts = zip(texts, ends, strict=True)
-    chosen = {kind: np.arange(end - len(texts[kind]), end) for kind, end in parts}
-    return {kind: whole.select(own) if isinstance(whole, StoredRows) else whole[own] for kind, own in chosen.items()}
+    chosen = _places(texts).items()
+    return {kind: whole.select(own) if isinstance(whole, StoredRows) else whole[own] for kind, own in chosen}
 
 
 def teacher_fingerprints(teachers: Sequence[TeacherConfig], rows: Mapping[Kind, Rows]) -> dict[str, str]:
@@ -235,7 +254,9 @@ def teacher_fingerprints(teachers: Sequence[TeacherConfig], rows: Mapping[Kind, 
         for side, columns in (("text", part.text_teachers), ("image", part.image_teachers)):
             named = [teacher for teacher in teachers if teacher.side == side]
             for teacher, column in zip(named, columns, strict=False):
-                if isinstance(column.array, StoredRows):
+                if isinstance(column, ScoredTexts):
+                    found[f"teachers.{teacher.name}"] = hash_tensors(column.scores.tensors())
+                elif isinstance(column.array, StoredRows):
                     found[f"teachers.{teacher.name}"] = column.array.store.spec.fingerprint
                 elif isinstance(column.array, AttributeRows):
                     found[f"teachers.{teacher.name}"] = column.array.fingerprint()
@@ -256,8 +277,11 @@ def taught_objective(
         side: [teacher.weight for teacher in teachers if teacher.side == side]
         for side in {teacher.side for teacher in teachers}
     }
-    widths = [int(teacher.take(first, first).shape[1]) for teacher in text]
-    return build_objective(config, model, pair_weights=weights, teacher_widths=widths, teacher_weights=shares)
+    widths = [int(teacher.take(first, first).shape[1]) for teacher in text if isinstance(teacher, Features)]
+    scores = {place: teacher.scores for place, teacher in enumerate(text) if isinstance(teacher, ScoredTexts)}
+    return build_objective(
+        config, model, pair_weights=weights, teacher_widths=widths, teacher_weights=shares, teacher_scores=scores
+    )
 
 
 def frozen_teachers(rows: Rows) -> Rows:

@@ -81,7 +81,7 @@ class ScoredPairs:
 
 
 def read_scored_pairs(
-    path: str | Path, *, low: float | None = 0.0, high: float | None = 5.0
+    path: str | Path, *, low: float | None = 0.0, high: float | None = 5.0, score: str | None = None
 ) -> tuple[ScoredPairs, list[BadRow]]:
     """The scored pairs of one file, and the rows that cannot be used.
 
@@ -92,16 +92,17 @@ def read_scored_pairs(
             files are such tables. Or the STS benchmark as SentEval ships it: no heading, no quoting, the score in
             column 5, the sentences in 6 and 7.
         low, high: the range of the scores, ends included; None is open. Duplicate labels have 0 to 1.
+        score: the column of the scores, where it is to be another than those.
 
     Raises DataError for a file that is missing, has not these columns, or holds no usable pair.
     """
     path = Path(path)
-    if path.suffix.lower() not in JSONL and _is_benchmark(path):
+    if score is None and path.suffix.lower() not in JSONL and _is_benchmark(path):
         return read_benchmark(path, low=low, high=high)
     part = read_table(path)
     found = (tuple(find_column(part, [name], None, path) for name in names) for names in SENTENCE_NAMES)
     sentences = next(((first, second) for first, second in found if first and second), None)
-    score = find_column(part, SCORE_NAMES, None, path)
+    score = find_column(part, SCORE_NAMES, score, path)
     if sentences is None or score is None:
         lacking = " and ".join(
             name for name, found in (("two sentences", sentences), ("a score", score)) if found is None

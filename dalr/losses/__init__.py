@@ -15,9 +15,10 @@ from dalr.losses.info_nce import info_nce
 from dalr.losses.list_mle import list_mle
 from dalr.losses.list_net import list_net
 from dalr.losses.matryoshka import matryoshka
+from dalr.losses.pair_scores import PairScores, ScoredSimilarity
 from dalr.losses.shared import shared_products
 from dalr.losses.sigmoid import sigmoid_cross_modal
-from dalr.losses.similarity import DenseSimilarity, Similarity, TeacherRows
+from dalr.losses.similarity import DenseSimilarity, MixedSimilarity, Similarity, TeacherRows
 from dalr.losses.soft_alignment import soft_alignment
 from dalr.losses.soft_info_nce import soft_info_nce
 from dalr.losses.taught_negatives import TaughtNegatives
@@ -26,6 +27,9 @@ from dalr.losses.view_agreement import view_agreement
 
 __all__ = [
     "DenseSimilarity",
+    "MixedSimilarity",
+    "PairScores",
+    "ScoredSimilarity",
     "Similarity",
     "TaughtNegatives",
     "TeacherRows",

@@ -19,7 +19,7 @@ def cosent(a_BD: Tensor, b_BD: Tensor, y_B: Tensor, *, scale: float = 20.0, weig
     | a_BD, b_BD | `(B, D)` | the two sides of each pair; any length |
     | y_B | `(B,)` | scores, any scale |
     | scale | float > 0 | sharpness, 1/temperature |
-    | weight | `(B,)` ≥ 0 | weight of each pair, relative to the mean of those above 0; a pair of weight 0 is not there |
+    | weight | `(B,)` ≥ 0 | weight of each pair, over the mean of those above 0; a pair of weight 0 is not there |
 
     Related: `cosine_regression` (the score itself), `list_mle` (order within one query's list).
     """

@@ -79,12 +79,22 @@ class TeacherRows:
         """The same teachers with rows and columns exchanged."""
         return self if self._columns is self._rows else TeacherRows(self._columns, self._weights, self._rows)
 
-    def mixed(self, other: "TeacherRows", share: float) -> "TeacherRows":
-        """`(1 − share) · T + share · T_other`, the two of the same B rows. ValueError for a share out of [0, 1]."""
-        weights = [(1.0 - share) * weight for weight in self._weights] + [share * weight for weight in other._weights]
-        symmetric = self._columns is self._rows and other._columns is other._rows
-        columns = None if symmetric else [*self._columns, *other._columns]
-        return TeacherRows([*self._rows, *other._rows], weights, columns)
+
+class MixedSimilarity:
+    """`(1 − share) · T + share · T_other`, two similarities of the same B rows. ValueError for a share out of [0, 1]."""
+
+    def __init__(self, teacher: Similarity, other: Similarity, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share: expected a value in [0, 1], got {share}")
+        self._teacher, self._other, self._share = teacher, other, share
+
+    def block(self, rows: slice) -> Tensor:
+        """The mean of both for these rows, `(R, B)`."""
+        return torch.lerp(self._teacher.block(rows), self._other.block(rows), self._share)
+
+    def transposed(self) -> "MixedSimilarity":
+        """The same seen from the columns."""
+        return MixedSimilarity(self._teacher.transposed(), self._other.transposed(), self._share)
 
 
 class DenseSimilarity:

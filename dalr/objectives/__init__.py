@@ -2,7 +2,7 @@
 
 from dalr.objectives.alignment import AlignmentObjective, build_objective
 from dalr.objectives.base import LossParts, Objective, Step
-from dalr.objectives.batch import Batch, Features, Kind, Pixels, Rows, Tokens
+from dalr.objectives.batch import Batch, Features, Kind, Pixels, Rows, ScoredTexts, Tokens
 from dalr.objectives.config import ObjectiveConfig
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ObjectiveConfig",
     "Pixels",
     "Rows",
+    "ScoredTexts",
     "Step",
     "Tokens",
     "build_objective",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dalr import losses
 from dalr.errors import ConfigError
-from dalr.losses import TeacherRows
+from dalr.losses import PairScores, ScoredSimilarity, Similarity, TeacherRows
 from dalr.model import DualEncoder
 from dalr.noise import PairWeights
 from dalr.objectives.base import LossParts, Objective
@@ -34,10 +34,16 @@ def build_objective(
     pair_weights: PairWeights | None = None,
     teacher_widths: Sequence[int] = (),
     teacher_weights: Mapping[str, Sequence[float]] | None = None,
+    teacher_scores: Mapping[int, PairScores] | None = None,
 ) -> "AlignmentObjective":
     """The objective of `config` for `model`; ConfigError where the model lacks what a term needs."""
     return AlignmentObjective(
-        config, model, pair_weights=pair_weights, teacher_widths=teacher_widths, teacher_weights=teacher_weights
+        config,
+        model,
+        pair_weights=pair_weights,
+        teacher_widths=teacher_widths,
+        teacher_weights=teacher_weights,
+        teacher_scores=teacher_scores,
     )
 
 
@@ -51,6 +57,7 @@ class AlignmentObjective(Objective):
         teacher_widths: of the text teachers' embeddings, for the terms `embedding` (a teacher of the text tower's own
             width is met as it is, one of another width through a learned projection) and `cross_text`.
         teacher_weights: the share of each teacher by side, `text` and `image`; a side that is not there has equal ones.
+        teacher_scores: what the text teachers at these places know, which have scores of pairs and no embeddings.
     """
 
     def __init__(
@@ -61,10 +68,12 @@ class AlignmentObjective(Objective):
         pair_weights: PairWeights | None = None,
         teacher_widths: Sequence[int] = (),
         teacher_weights: Mapping[str, Sequence[float]] | None = None,
+        teacher_scores: Mapping[int, PairScores] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.teacher_weights = dict(teacher_weights or {})
+        self.teacher_scores = dict(teacher_scores or {})
         self.pair_weights = pair_weights
         self.kinds = config.kinds
         self.done = 0.0  # share of the run
@@ -102,6 +111,12 @@ class AlignmentObjective(Objective):
             raise ConfigError(
                 f"objective.{_sentence_term(config)}: the sentence terms train the text tower, which is frozen; set "
                 "model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
+            )
+        if self.teacher_scores and (config.embedding or config.cross_text):
+            term = "embedding" if config.embedding else "cross_text"
+            raise ConfigError(
+                f"objective.{term}: learns the embeddings of text teachers, and scores of pairs have none; set it to "
+                "0, or leave the scores out of 'teachers'"
             )
         narrow = min(
             (model.text.width if config.uses_sentence else math.inf, model.config.dim if config.cross else math.inf)
@@ -198,8 +213,19 @@ class AlignmentObjective(Objective):
         known_B: Tensor = self.pair_weights(batch.index_B)
         return batch.weight_B * known_B
 
-    def _similarities(self, teachers: Sequence[Tensor], side: str) -> TeacherRows | None:
-        return TeacherRows(teachers, self.teacher_weights.get(side)) if teachers else None
+    def _similarities(self, teachers: Sequence[Tensor], side: str) -> Similarity | None:
+        if not teachers:
+            return None
+        weights = self.teacher_weights.get(side)
+        known = self.teacher_scores if side == "text" else {}
+        if not known:
+            return TeacherRows(teachers, weights)
+        weights = weights or [1.0] * len(teachers)
+        places = [place for place in range(len(teachers)) if place not in known]
+        shares = [weights[place] for place in places]
+        embedded = TeacherRows([teachers[place] for place in places], shares) if places else None
+        scored = [(scores, teachers[place], weights[place]) for place, scores in known.items()]
+        return ScoredSimilarity(embedded, sum(shares), scored)
 
     def _info(
         self, embeddings: Mapping[str, Tensor], batch: Batch, teaching: Teaching, common: dict[str, Any]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dalr.losses import PairScores
 from dalr.model import Table
 
 Kind = str  # `pairs`, `text`, or the name of a task
@@ -31,7 +32,8 @@ class Batch:
         image: pixels (B, 3, height, width) or cached features f_BV.
         positive, negative: texts of supervised SimCSE triplets, as `text`; of a scored pair the second is `positive`.
         target_B: what a row is trained towards: the score of a pair, or a class number (float32).
-        text_teachers, image_teachers: rows of each teacher's own embedding.
+        text_teachers, image_teachers: rows of each teacher's own embedding; of one that has scores of pairs the
+            texts' numbers in it, int64 (B,).
     """
 
     kind: Kind
@@ -91,6 +93,17 @@ class Features:
 
 
 @dataclass(frozen=True)
+class ScoredTexts:
+    """Texts by their numbers, (N,) int64, in the scores that a teacher has of pairs of them."""
+
+    number_N: np.ndarray
+    scores: PairScores
+
+    def take(self, rows: np.ndarray, seeds: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.number_N[rows])
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Texts tokenised once; `collate` pads the rows of a batch."""
 
@@ -128,7 +141,7 @@ class Rows:
     positive: Column | None = None
     negative: Column | None = None
     target_N: np.ndarray | None = None
-    text_teachers: tuple[Features, ...] = ()
+    text_teachers: tuple[Features | ScoredTexts, ...] = ()
     image_teachers: tuple[Features, ...] = ()
 
     def __len__(self) -> int:

