@@ -43,6 +43,8 @@ RULES = {
     "label_gated": ["aggregation.rule=label_gated"],
     "max": ["aggregation.rule=max"],
     "min": ["aggregation.rule=min"],
+    "weighted": ["aggregation.rule=weighted", "experts.minilm.weight=2"],
+    "disagreement": ["aggregation.rule=mean", "aggregation.disagreement=0.5"],
     "experts only": ["aggregation.rule=mean", "aggregation.hard_share=0"],
     # Without MiniLM, which has seen these very questions in its own training.
     "lexical mean": ["aggregation.rule=mean", LEXICAL],
@@ -147,8 +149,7 @@ def trained(
         f"data.scores=[{{path: '{labels}', high: 1}}]",
         f"model.text.name={encoder}",
         f"train.seed={seed}",
-        f"evaluation.pairs={{dev: {{path: '{options.out / 'dev.tsv'}', high: 1}}}}",
-        "train.metric=dev.spearman",
+        f"evaluation.pairs.dev.path={options.out / 'dev.tsv'}",
     ]
     values = apply_overrides(read_yaml(TRAIN), [*options.set, *own])
     config = parse_config(RunConfig, values, f"{TRAIN} ({rule})")

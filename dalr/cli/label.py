@@ -14,6 +14,10 @@ def label(
     data: Annotated[str, typer.Argument(help="Pairs of texts (CSV, TSV, JSONL, Parquet), or a catalogue of photos.")],
     config: Annotated[Path, typer.Option("--config", help="YAML config of the experts; see configs/experts.yaml.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet to write.")],
+    dev: Annotated[
+        Path | None, typer.Option("--dev", help="Hold out some labelled pairs, and write them to this Parquet.")
+    ] = None,
+    dev_share: Annotated[float, typer.Option(min=0.01, max=0.5, help="How many of all pairs, with --dev.")] = 0.1,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides, such as aggregation.rule=max.")
     ] = None,
@@ -23,34 +27,47 @@ def label(
 
     The Parquet has the pairs, `score` (the soft label), `weight`, and every expert's raw and calibrated score; `dalr
     train` takes it as data.scores (of a catalogue as data.train). An expert's scores are kept: adding one computes only
-    its own, and one that fails loses none of the others'.
+    its own, and one that fails loses none of the others'. Pairs that --dev holds out, to select by in training, share
+    no text with the others and are not judged.
 
-    --json prints: out, pairs, bad (rows left out), reused (experts whose scores were kept), correlation (Spearman,
-    between experts), experts (of each: mean; bias against the hard labels, or without any against the other experts;
-    with hard labels auc and error), label (mean, sd), disputed (the pairs on which they differ most).
+    --json prints: out, pairs, dev (pairs held out), bad (rows left out), reused (experts whose scores were kept),
+    correlation (Spearman, between experts), experts (of each: mean; bias against the hard labels, or without any
+    against the other experts; with hard labels auc and error), label (mean, sd), disputed (the pairs on which they
+    differ most).
     """
     from dalr.config import load_config
     from dalr.data.annotated import PARQUET
-    from dalr.errors import UsageError
-    from dalr.experts.labels import LabelConfig, label_pairs, write_labels
-    from dalr.experts.pairs import read_judged
+    from dalr.errors import DataError, UsageError
+    from dalr.experts.labels import LabelConfig, label_pairs, write_held_out, write_labels
+    from dalr.experts.pairs import hold_out, read_judged
     from dalr.experts.report import describe_labels
 
-    if out.suffix.lower() not in PARQUET or out.is_dir():
-        raise UsageError(f"--out {out}: expected the name of a Parquet file, ending in .parquet")
+    for name, path in (("--out", out), ("--dev", dev)):
+        if path is not None and (path.suffix.lower() not in PARQUET or path.is_dir()):
+            raise UsageError(f"{name} {path}: expected the name of a Parquet file, ending in .parquet")
     settings = load_config(LabelConfig, config, overrides or [])
     pairs = read_judged(data, settings.data)
+    held = None
+    if dev is not None:
+        try:
+            pairs, held = hold_out(pairs, dev_share)
+        except DataError as error:
+            raise DataError(f"--dev: {error}") from None
+        write_held_out(dev, held)
     with bar("experts") as progress:
         labels = label_pairs(pairs, settings, progress)
     write_labels(out, pairs, labels)
     found = describe_labels(pairs, labels)
     if json_output:
-        print_json({"out": str(out), "pairs": len(pairs), "bad": len(pairs.bad), "reused": labels.reused, **found})
+        sizes = {"pairs": len(pairs), "dev": 0 if held is None else len(held), "bad": len(pairs.bad)}
+        print_json({"out": str(out), **sizes, "reused": labels.reused, **found})
         return
     _show(found)
     if pairs.bad:
         first = pairs.bad[0]
         typer.echo(f"left out: {len(pairs.bad):,} rows; the first, {first.where}: {first.reason}", err=True)
+    if held is not None:
+        typer.echo(f"{len(held):,} pairs held out: {dev}")
     typer.echo(f"{len(pairs):,} labels, mean {found['label']['mean']:.2f} ± {found['label']['sd']:.2f}: {out}")
 
 

@@ -147,7 +147,6 @@ def write_labels(path: str | Path, pairs: JudgedPairs, labels: Labels) -> None:
     its weight, and its id, group, split and other columns stay.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     weight_P = labels.weight_P if pairs.weight is None else labels.weight_P * pairs.weight
     columns: dict[str, Any] = {}
@@ -174,6 +173,19 @@ def write_labels(path: str | Path, pairs: JudgedPairs, labels: Labels) -> None:
         taken = {plain_name(name) for name in columns}
         others = {name: values for name, values in pairs.images.columns.items() if plain_name(name) not in taken}
         columns |= {name: _of_one_type(values) for name, values in others.items()}
+    _write_parquet(path, columns)
+
+
+def write_held_out(path: str | Path, pairs: JudgedPairs) -> None:
+    """Write pairs of texts and their hard labels as Parquet, which evaluation.pairs takes."""
+    first, second = pairs.texts()
+    _write_parquet(path, {"sentence1": first, "sentence2": second, "score": pairs.label, "where": pairs.where})
+
+
+def _write_parquet(path: str | Path, columns: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(path).with_name(f".{Path(path).name}.part")
     pq.write_table(pa.table(columns), temporary)

@@ -4,7 +4,7 @@ Legend: P pairs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from dalr.config import Config
 from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable
+from dalr.data.groups import carve_dev, connected_texts
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.records import BadRow, Part
 from dalr.data.scored_pairs import SCORE_NAMES, SENTENCE_NAMES, WEIGHT_NAMES, check_range, weight_in
@@ -91,6 +92,42 @@ class JudgedPairs:
         if self.second is None:
             raise DataError("judges pairs of texts, and these are photos with captions")
         return self.first, self.second
+
+
+def hold_out(pairs: JudgedPairs, share: float, seed: int = 0) -> tuple[JudgedPairs, JudgedPairs]:
+    """(the rest, about `share` of the pairs to select by): no text stands on both sides, also not by a chain of pairs.
+
+    Of the second part only pairs with a hard label are there. Raises DataError for photos, without hard labels, and
+    where too few groups of connected pairs are there to be cut between.
+    """
+    first, second = pairs.texts()
+    if pairs.label is None:
+        raise DataError("there are no hard labels to hold out; name data.label")
+    groups = connected_texts(first, second)
+    try:
+        kept, held = carve_dev(groups[:, None], share, seed)
+    except DataError:
+        raise DataError(
+            f"{len(pairs):,} pairs form {groups.max() + 1:,} groups that share no text, too few to hold out "
+            f"{share:g} of them"
+        ) from None
+    return _chosen(pairs, kept), _chosen(pairs, held[~np.isnan(pairs.label[held])])
+
+
+def _chosen(pairs: JudgedPairs, rows: npt.NDArray[np.int64]) -> JudgedPairs:
+    def some(column: list[Any]) -> list[Any]:
+        return [column[row] for row in rows]
+
+    assert pairs.second is not None
+    return replace(
+        pairs,
+        first=some(pairs.first),
+        second=some(pairs.second),
+        label=None if pairs.label is None else pairs.label[rows],
+        cells={name: some(column) for name, column in pairs.cells.items()},
+        where=some(pairs.where),
+        weight=None if pairs.weight is None else pairs.weight[rows],
+    )
 
 
 def read_judged(source: str, config: JudgedConfig) -> JudgedPairs:

@@ -19,6 +19,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from dalr.config import parse_config
+from dalr.data.groups import normalise_caption
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.scored_pairs import read_scored_pairs
 from dalr.encoders import TextConfig, build_text_encoder
@@ -27,7 +28,7 @@ from dalr.errors import ConfigError, DataError, ModelError
 from dalr.experts import labels as labelling
 from dalr.experts.judges import ExpertConfig, build_judge, checked, judge_key
 from dalr.experts.labels import LabelConfig, label_pairs, write_labels
-from dalr.experts.pairs import JudgedConfig, JudgedPairs, read_judged
+from dalr.experts.pairs import JudgedConfig, JudgedPairs, hold_out, read_judged
 from dalr.experts.report import describe_labels
 from dalr.model import DualEncoder
 from tests.tiny_catalogue import tiny_catalogue, tiny_model
@@ -357,6 +358,47 @@ def test_calibration_names_the_expert(tmp_path: Path) -> None:
         build_judge(ExpertConfig(kind="column"))
 
 
+def test_pairs_are_held_out_to_select_by(tmp_path: Path, dalr: Run) -> None:
+    """By chains of shared questions: asked again in other letters, one question would stand on both sides."""
+    lines = [
+        (f"question {n}", f"{('Question', 'other')[n % 3 == 0]} {n + (n % 2)}", ("1", "0", "")[n % 3])
+        for n in range(300)
+    ]
+    source, config = tmp_path / "pairs.tsv", tmp_path / "experts.yaml"
+    source.write_text("\n".join("\t".join(line) for line in [("sentence1", "sentence2", "label"), *lines]))
+    config.write_text(json.dumps({"experts": CONFIG["experts"], "cache": str(tmp_path / "cache")}))
+    out, dev = tmp_path / "labels.parquet", tmp_path / "dev.parquet"
+    call = partial(dalr, "label", source, "--config", config, "--out", out)
+    code, printed, error = call("--dev", dev, "--json")
+    assert code == 0, error
+    kept, held = (read_scored_pairs(path, high=1)[0] for path in (out, dev))
+    assert (len(kept), len(held)) == (json.loads(printed)["pairs"], json.loads(printed)["dev"])
+    sides = [{normalise_caption(text) for text in part.sentences()} for part in (kept, held)]
+    assert not sides[0] & sides[1]
+    # A tenth is cut off, of which the third without a label measures nothing.
+    assert len(kept) == pytest.approx(270, abs=3)
+    assert len(held) == pytest.approx(20, abs=8)
+    label_of = {line[:2]: line[2] for line in lines}
+    said = zip(held.first, held.second, held.score, strict=True)
+    assert all(float(label_of[one, other]) == score for one, other, score in said)
+    assert set(held.score) == {0, 1}
+    assert "pairs held out" in call("--dev", dev, "--dev-share", "0.3")[1]
+    assert len(read_scored_pairs(out, high=1)[0]) == pytest.approx(210, abs=3)
+
+    for path, said in (
+        (tmp_path / "dev.csv", "expected the name of a Parquet file"),
+        (dev, "--dev: there are no hard labels to hold out; name data.label"),
+    ):
+        source.write_text("sentence1\tsentence2\na\tb\nc\td\n")
+        code, _, error = call("--dev", path)
+        assert (code, said in error) == (2, True), error
+    source.write_text("sentence1\tsentence2\tlabel\na\tb\t1\nb\tc\t0\n")
+    code, _, error = call("--dev", dev)
+    assert "--dev: 2 pairs form 1 groups that share no text, too few to hold out 0.1 of them" in error
+    with pytest.raises(DataError, match="judges pairs of texts"):
+        hold_out(read_judged(str(tiny_catalogue(tmp_path / "catalogue")), JudgedConfig()), 0.1)
+
+
 def test_the_command(source: Path, tmp_path: Path, dalr: Run) -> None:
     config = tmp_path / "experts.yaml"
     config.write_text(json.dumps(CONFIG))
@@ -365,7 +407,7 @@ def test_the_command(source: Path, tmp_path: Path, dalr: Run) -> None:
     code, printed, _ = call("--json")
     found = json.loads(printed)
     assert code == 0
-    assert set(found) == {"out", "pairs", "bad", "reused", "correlation", "experts", "label", "disputed"}
+    assert set(found) == {"out", "pairs", "dev", "bad", "reused", "correlation", "experts", "label", "disputed"}
     pairs, bad = read_scored_pairs(out, high=1)
     assert (len(pairs), bad) == (60, [])
     assert pairs.weights() == [1.0] * 60
