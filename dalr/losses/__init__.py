@@ -15,7 +15,7 @@ from dalr.losses.info_nce import info_nce
 from dalr.losses.list_mle import list_mle
 from dalr.losses.list_net import list_net
 from dalr.losses.matryoshka import matryoshka
-from dalr.losses.pair_scores import PairScores, ScoredSimilarity
+from dalr.losses.pair_scores import PairScores, ScoredSimilarity, mean_similarity
 from dalr.losses.shared import shared_products
 from dalr.losses.sigmoid import sigmoid_cross_modal
 from dalr.losses.similarity import DenseSimilarity, MixedSimilarity, Similarity, TeacherRows
@@ -48,6 +48,7 @@ __all__ = [
     "list_net",
     "matching",
     "matryoshka",
+    "mean_similarity",
     "same_group",
     "shared_products",
     "sigmoid_cross_modal",

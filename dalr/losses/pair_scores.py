@@ -3,12 +3,12 @@
 B rows · P scored pairs · R rows of one block
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from dalr.losses.similarity import Similarity
+from dalr.losses.similarity import Similarity, TeacherRows
 
 
 class PairScores:
@@ -49,6 +49,23 @@ class PairScores:
 
     def _keys(self, one: Tensor, other: Tensor) -> Tensor:
         return torch.minimum(one, other) * self._count + torch.maximum(one, other)
+
+
+def mean_similarity(
+    teachers: Sequence[Tensor], weights: Sequence[float] | None, scores: Mapping[int, PairScores]
+) -> Similarity:
+    """The weighted mean of the teachers of one side, at least one: those at the places of `scores` know pairs alone.
+
+    `teachers` are rows of embeddings `(B, d)`, or where a teacher has scores the rows' numbers in them, `(B,)` int64.
+    """
+    if not scores:
+        return TeacherRows(teachers, weights)
+    weights = [1.0] * len(teachers) if weights is None else weights
+    places = [place for place in range(len(teachers)) if place not in scores]
+    shares = [weights[place] for place in places]
+    embedded = TeacherRows([teachers[place] for place in places], shares) if places else None
+    scored = [(known, teachers[place], weights[place]) for place, known in scores.items()]
+    return ScoredSimilarity(embedded, sum(shares), scored)
 
 
 class ScoredSimilarity:

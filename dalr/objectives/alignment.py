@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from dalr import losses
 from dalr.errors import ConfigError
-from dalr.losses import PairScores, ScoredSimilarity, Similarity, TeacherRows
+from dalr.losses import PairScores, Similarity, TeacherRows
 from dalr.model import DualEncoder
 from dalr.noise import PairWeights
 from dalr.objectives.base import LossParts, Objective
 from dalr.objectives.batch import Batch, Kind, TextInput
 from dalr.objectives.config import ObjectiveConfig
+from dalr.objectives.requirements import require_model
 from dalr.objectives.taught import Teaching
 
 # A temperature is learned as log(1/temperature), held below CLIP's scale of 100.
@@ -77,7 +78,7 @@ class AlignmentObjective(Objective):
         self.pair_weights = pair_weights
         self.kinds = config.kinds
         self.done = 0.0  # share of the run
-        self._require_model(model)
+        require_model(config, model, scored=bool(self.teacher_scores))
         width = model.text.width if model.text is not None else 0
         headed = config.uses_sentence and config.sentence_head == "mlp"
         self.sentence_head = nn.Linear(width, width) if headed else None
@@ -98,34 +99,6 @@ class AlignmentObjective(Objective):
         sigmoid = bool(config.cross) and config.cross_form == "sigmoid"
         self.bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
         self.matching_head = nn.Linear(model.config.dim, 1) if config.matching and config.consistency else None
-
-    def _require_model(self, model: DualEncoder) -> None:
-        config = self.config
-        if model.text is None:
-            raise ConfigError("model.text: every objective trains on texts; name a text encoder")
-        if self.config.uses_images and model.image is None:
-            raise ConfigError(
-                f"model.image: the objective {config.name} aligns texts with images; name an image encoder"
-            )
-        if self.config.uses_sentence and model.text.train_mode == "frozen":
-            raise ConfigError(
-                f"objective.{_sentence_term(config)}: the sentence terms train the text tower, which is frozen; set "
-                "model.text.train=full (or lora), or objective.info=0 and objective.intra_space=shared"
-            )
-        if self.teacher_scores and (config.embedding or config.cross_text):
-            term = "embedding" if config.embedding else "cross_text"
-            raise ConfigError(
-                f"objective.{term}: learns the embeddings of text teachers, and scores of pairs have none; set it to "
-                "0, or leave the scores out of 'teachers'"
-            )
-        narrow = min(
-            (model.text.width if config.uses_sentence else math.inf, model.config.dim if config.cross else math.inf)
-        )
-        if max(config.matryoshka, default=0) > narrow:
-            raise ConfigError(
-                f"objective.matryoshka: {max(config.matryoshka)} is more than the embedding's width, {narrow}; leave "
-                "it out, the full width is always trained"
-            )
 
     # -- embeddings -------------------------------------------------------------------------------------------
 
@@ -214,18 +187,8 @@ class AlignmentObjective(Objective):
         return batch.weight_B * known_B
 
     def _similarities(self, teachers: Sequence[Tensor], side: str) -> Similarity | None:
-        if not teachers:
-            return None
-        weights = self.teacher_weights.get(side)
         known = self.teacher_scores if side == "text" else {}
-        if not known:
-            return TeacherRows(teachers, weights)
-        weights = weights or [1.0] * len(teachers)
-        places = [place for place in range(len(teachers)) if place not in known]
-        shares = [weights[place] for place in places]
-        embedded = TeacherRows([teachers[place] for place in places], shares) if places else None
-        scored = [(scores, teachers[place], weights[place]) for place, scores in known.items()]
-        return ScoredSimilarity(embedded, sum(shares), scored)
+        return losses.mean_similarity(teachers, self.teacher_weights.get(side), known) if teachers else None
 
     def _info(
         self, embeddings: Mapping[str, Tensor], batch: Batch, teaching: Teaching, common: dict[str, Any]
@@ -380,8 +343,3 @@ class AlignmentObjective(Objective):
         if self.log_scale is not None:
             figures["temperature"] = float(torch.as_tensor(self.temperature()).detach())
         return figures
-
-
-def _sentence_term(config: ObjectiveConfig) -> str:
-    """A key that makes an objective need sentence embeddings of a tower in training."""
-    return next((name for name in ("info", "score", "embedding", "agreement") if getattr(config, name)), "intra_space")
