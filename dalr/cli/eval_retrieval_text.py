@@ -79,8 +79,8 @@ def retrieval_text(
     counts against the model. The definition is printed with the numbers. BM25 needs dalr[lexical].
 
     --json prints: ndcg@10, map@10, recall@1, recall@5, recall@10, recall@100 (those smaller than the corpus), mrr,
-    mrr@10, and for pairs auprc (all in percent), pairs and positive_pairs; queries, documents, ci95 (metric:
-    [low, high]), scored_by, bad (rows left out) and definition.
+    mrr@10, and for pairs auprc (all in percent), pairs and positive_pairs; queries, queries_without_answer (which are
+    not asked), documents, ci95 (metric: [low, high]), scored_by, bad (rows left out) and definition.
     """
     from dalr.data.text_retrieval_sets import read_text_retrieval_set
     from dalr.errors import UsageError
@@ -156,6 +156,8 @@ def _show(figures: dict[str, Any]) -> None:
         [metric, f"{figures[metric]:.2f}", f"{low:.2f} – {high:.2f}"] for metric, (low, high) in figures["ci95"].items()
     ]
     title = f"{figures['queries']:,} queries, {figures['documents']:,} documents"
+    if figures["queries_without_answer"]:
+        title += f"; {figures['queries_without_answer']:,} queries have no right document, and are not asked"
     if "pairs" in figures:
         title += f"; {figures['pairs']:,} labelled pairs, {figures['positive_pairs']:,} of them relevant"
     show_table(title, ["metric", "%", "95 %"], rows)

@@ -35,6 +35,7 @@ class TextRetrievalSet:
         bad: rows that cannot be used.
         pairs: the labelled pairs that it was made of, or None.
         pair_documents: int64 (P,), the document that each pair's second sentence is.
+        without_answer: how many queries no document answers, so that they are not asked.
     """
 
     queries: list[str]
@@ -45,6 +46,7 @@ class TextRetrievalSet:
     bad: list[BadRow] = field(default_factory=list)
     pairs: "LabelledPairs | None" = None
     pair_documents: npt.NDArray[np.int64] | None = None
+    without_answer: int = 0
 
     def first(self, count: int) -> "TextRetrievalSet":
         """The first `count` queries against all documents; labelled pairs stay as they are."""
@@ -151,16 +153,17 @@ def pairs_as_retrieval(
         list(bad),
         pairs,
         document_ids[: len(pairs.relevant)],
+        without_answer=len(queries) - len(asked),
     )
 
 
 def read_beir(folder: Path, split: str = "test") -> TextRetrievalSet:
     """corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/SPLIT.tsv (query-id, corpus-id, score).
 
-    A document's text is its title and its text with a space between. A grade above 0 is an answer; queries without
-    one are not asked. A document with the id of the query is left out for it, as BEIR does, unless it is judged an
-    answer. Rows that cannot be used (no id, an id given twice, nothing in them, a judgement of an unknown id or with
-    a grade that is no number) come back in `bad`.
+    A document's text is its title and its text with a space between. A grade above 0 is an answer; queries without one
+    are not asked (those that the split judges are counted). A document with the id of the query is left out for it, as
+    BEIR does, unless it is judged an answer. Rows that cannot be used (no id, an id given twice, nothing in them, a
+    judgement of an unknown id or with a grade that is no number) come back in `bad`.
 
     Raises DataError for a missing file or column, or where no query has an answer.
     """
@@ -195,6 +198,7 @@ def read_beir(folder: Path, split: str = "test") -> TextRetrievalSet:
         f"BEIR layout, qrels/{split}.tsv. Documents: title and text; queries: those with a grade above 0; gains are "
         "the grades. A document with the query's own id is left out for it unless it is judged an answer.",
         bad,
+        without_answer=len({query for query, _ in judged}) - len(asked),
     )
 
 

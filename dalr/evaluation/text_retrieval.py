@@ -65,8 +65,9 @@ def evaluate_text_retrieval(
 
     Returns:
         ndcg@10, map@10, recall@1, 5, 10, 100 (as far as there are more documents than that), mrr, mrr@10, and for
-        labelled pairs auprc, pairs, positive_pairs; all metrics in percent. queries, documents, ci95 (for each metric
-        its 95 % interval), scored_by, bad (rows left out), and `definition`, which says how they were computed.
+        labelled pairs auprc, pairs, positive_pairs; all metrics in percent. queries, queries_without_answer (which are
+        not asked), documents, ci95 (for each metric its 95 % interval), scored_by, bad (rows left out), and
+        `definition`, which says how they were computed.
 
     Raises DalrError where an embedding is not finite, MissingExtraError where BM25 is asked for without bm25s.
     """
@@ -109,6 +110,7 @@ def evaluate_text_retrieval(
     scored_by = _scored_by(model, hybrid, lexical_weight)
     return result | {
         "queries": len(data.queries),
+        "queries_without_answer": data.without_answer,
         "documents": len(data.documents),
         "ci95": intervals,
         "scored_by": scored_by,

@@ -62,7 +62,8 @@ def test_retrieval_between_texts(run: Run, model: Path, pairs: Path) -> None:
     assert code == 0, err
     found = json.loads(out)
     metrics = ["ndcg@10", "map@10", "recall@1", "recall@5", "recall@10", "mrr", "mrr@10"]
-    rest = ["auprc", "pairs", "positive_pairs", "queries", "documents", "ci95", "scored_by", "bad", "definition"]
+    rest = ["auprc", "pairs", "positive_pairs", "queries", "queries_without_answer", "documents"]
+    rest += ["ci95", "scored_by", "bad", "definition"]
     assert list(found) == [*metrics, *rest]
     assert list(found["ci95"]) == [*metrics, "auprc"]
     assert [found[key] for key in ("pairs", "positive_pairs", "queries", "documents", "bad")] == [24, 12, 12, 24, 1]
@@ -74,6 +75,8 @@ def test_retrieval_between_texts(run: Run, model: Path, pairs: Path) -> None:
         True,
     )
     assert "left out: pairs.csv:26: has no score" in err
+    assert found["queries_without_answer"] == 12
+    assert "12 queries have no right document, and are not asked" in " ".join(out.split())
 
     def figures(*more: object) -> dict[str, object]:
         code, out, err = run(*call, *more, "--json")

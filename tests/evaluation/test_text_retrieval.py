@@ -175,12 +175,14 @@ def test_a_pair_file_becomes_a_set(tmp_path: Path) -> None:
     data = pairs_as_retrieval(pairs, "pairs.tsv")
     # 'a dress' and 'Same' have no right document but themselves; 'no duplicate' has none at all.
     assert data.queries == ["How old are you?", "Age?"]
+    assert (data.without_answer, data.first(1).without_answer) == (3, 3)
     assert data.documents == ["What is your age?", "Age?", "A  dress", "same"]
     assert data.grades.toarray().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
     assert data.left_out.toarray().tolist() == [[False] * 4, [False, True, False, False]]
     assert data.pair_documents is not None
     assert data.pair_documents.tolist() == [0, 1, 2, 0, 1, 3]
     both = pairs_as_retrieval(pairs, "pairs.tsv", corpus="all")
+    assert both.without_answer == 3
     assert both.queries == ["How old are you?", "Age?", "What is your age?"]
     assert both.documents == ["What is your age?", "Age?", "A  dress", "same", "How old are you?", "no duplicate"]
     assert both.grades.toarray()[:, [0, 1, 4]].tolist() == [[1, 1, 0], [1, 0, 1], [0, 1, 1]]
@@ -233,6 +235,7 @@ def test_a_beir_folder_is_read(beir: Path) -> None:
     data = read_text_retrieval_set(beir)
     # q1 has no grade above 0, q3 no grade at all; a document with the query's id is left out.
     assert data.queries == ["bag", "dress"]
+    assert data.without_answer == 1, "of the queries that this split judges"
     assert data.documents == ["Silk a red dress", "blue shoe", "a bag"]
     assert data.grades.toarray().tolist() == [[1, 0, 0], [2, 1, 0]]
     assert data.left_out.toarray().tolist() == [[False, False, True], [False, False, False]]
@@ -250,6 +253,7 @@ def test_a_beir_folder_is_read(beir: Path) -> None:
     }
     found = evaluate_text_retrieval(None, data, resamples=10)
     assert (found["bad"], found["scored_by"], found["recall@1"]) == (8, "BM25", 25.0)
+    assert found["queries_without_answer"] == 1
     assert "auprc" not in found
 
 
