@@ -81,7 +81,7 @@ class TeacherRows:
 
 
 class MixedSimilarity:
-    """`(1 − share) · T + share · T_other`, two similarities of the same B rows; ValueError for a share not in [0, 1]."""
+    """`(1 − share) · T + share · T_other`, two of the same B rows. ValueError for a share not in [0, 1]."""
 
     def __init__(self, teacher: Similarity, other: Similarity, share: float) -> None:
         if not 0 <= share <= 1:
