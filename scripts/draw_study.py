@@ -1,6 +1,6 @@
 """The figures of a study, drawn from its JSON.
 
-    python scripts/draw_study.py assets/results/study.json --out assets/study --terms dalr
+    python scripts/draw_study.py assets/results/study_sentences.json --out assets/study --terms dalr
 
 Writes sts.svg (the mean of the STS tasks by method, a bar a setting, its 95 % interval over seeds), retrieval.svg (the
 same against finding photos, a point a seed) and terms.svg (each term of a method's loss over the steps of one run).

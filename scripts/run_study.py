@@ -1,7 +1,8 @@
 """A study: methods × settings × seeds as a grid of `dalr train` runs, measured alike, compared and written down.
 
     python scripts/make_study_data.py --data $DALR_DATA --out runs/study/data
-    python scripts/run_study.py configs/study/sentences.yaml --out runs/study --json assets/results/study.json
+    python scripts/run_study.py configs/study/sentences.yaml --out runs/study/sentences \\
+        --json assets/results/study_sentences.json
 
 Restartable: a finished cell is not run again, a killed one goes on where it stopped, and one whose config or files have
 changed is refused. `--shard 0/4` runs a quarter of the cells, on one of four machines that see the same folder;

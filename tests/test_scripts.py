@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["scripts/quickstart.sh", "scripts/test.sh", "scripts/environment.sh", ".ci/run"]
+SCRIPTS = ["scripts/quickstart.sh", "scripts/study.sh", "scripts/test.sh", "scripts/environment.sh", ".ci/run"]
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
@@ -43,7 +43,7 @@ def test_scripts_are_bash(script: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("script", ["scripts/quickstart.sh", "scripts/test.sh"])
+@pytest.mark.parametrize("script", ["scripts/quickstart.sh", "scripts/study.sh", "scripts/test.sh"])
 def test_scripts_explain_themselves(script: str, tmp_path: Path) -> None:
     # From another folder, and without doing anything.
     done = bash(str(ROOT / script), "--help", cwd=tmp_path)
@@ -52,6 +52,19 @@ def test_scripts_explain_themselves(script: str, tmp_path: Path) -> None:
     assert "DALR_PYTHON" in done.stdout
     assert not done.stdout.startswith("#")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_study_goes_through_every_grid() -> None:
+    done = bash("scripts/study.sh", "--dry-run", DALR_PYTHON=sys.executable)
+    assert done.returncode == 2
+    assert "set DALR_DATA" in done.stderr
+    done = bash("scripts/study.sh", "--dry-run", "--shard", "0/50", DALR_PYTHON=sys.executable, DALR_DATA="data")
+    assert done.returncode == 0, done.stderr
+    grids = {"tuning", "sentences", "weak_teacher", "ablation", "ideas", "forgetting", "graded"}
+    assert set(re.findall(r"--out runs/study/(\w+)/", done.stdout)) == grids
+    # The others are no grid: what a cell is, the student's own training, and the size of the paper.
+    files = {path.stem for path in (ROOT / "configs/study").glob("*.yaml")}
+    assert files - grids == {"student", "pretrained", "paper", "paper_size"}
 
 
 @pytest.mark.parametrize("name", [*SCRIPTS, *LOCKS, "README.md", "configs/demo.yaml"])
