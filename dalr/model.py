@@ -4,7 +4,7 @@ Shapes: N rows, B rows of a batch, H text width, V image-feature width, D shared
 `sentence` space (pooled text) or in the `shared` space (text and image).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -26,10 +26,10 @@ from dalr.encoders.text_encoder import TextEncoder
 from dalr.encoders.tower import Train, load_weights, save_weights
 from dalr.errors import ConfigError, ModelError
 from dalr.files import hash_json, hash_tensors
+from dalr.progress import ProgressSink
 
 Space = Literal["sentence", "shared"]
 Side = Literal["text", "image"]
-Progress = Callable[[int, int], None]
 
 FORMAT, VERSION = "dalr-dual-encoder", 1
 HEADS_FILE = "heads.safetensors"
@@ -157,7 +157,7 @@ class DualEncoder(nn.Module):
         prompt: str | None = None,
         truncate_dim: int | None = None,
         token_budget: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressSink | None = None,
     ) -> np.ndarray:
         """Unit vectors of texts, (N, D) in the `shared` space or (N, H) in the `sentence` space, float32.
 
@@ -189,7 +189,7 @@ class DualEncoder(nn.Module):
         *,
         batch_size: int | None = None,
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressSink | None = None,
     ) -> np.ndarray:
         """Unit vectors of pictures, (N, D) float32: paths, a file's bytes, PIL pictures or arrays, also mixed.
 

@@ -1,7 +1,7 @@
 """From a manifest and a model to numbered batches: features for frozen towers, tokens and pixels for the others."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,9 @@ from dalr.objectives import (
     build_objective,
 )
 from dalr.objectives.batch import Column
+from dalr.progress import ProgressSink
 from dalr.teachers import AttributeRows, TeacherConfig, read_pair_scores, teacher_rows
 
-Progress = Callable[[int, int], None]
 logger = logging.getLogger(__name__)
 SAMPLE_ROWS, SAMPLE_BATCH = 2048, 64
 
@@ -109,7 +109,7 @@ def text_column(
     texts: Sequence[str],
     model: DualEncoder,
     cache: Path | None,
-    progress: Progress | None,
+    progress: ProgressSink | None,
     prompt: str | None = None,
 ) -> Column:
     """Features where the text tower is frozen, else tokens; `prompt` as `encode_text` takes it."""
@@ -120,7 +120,7 @@ def text_column(
 
 
 def pair_rows(
-    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: ProgressSink | None = None
 ) -> tuple[Manifest, Rows]:
     """The paired training set of a manifest, less the rows whose photo cannot be read (added to its `bad`).
 
@@ -154,7 +154,7 @@ def pair_rows(
 
 
 def caption_rows(
-    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: Progress | None = None
+    manifest: Manifest, model: DualEncoder, *, cache: Path | None = None, progress: ProgressSink | None = None
 ) -> tuple[Manifest, Rows]:
     """The pairs as a method that looks at no image sees them: their captions, in the batches that pairs would make."""
     kept = manifest.select(manifest.pairs())
@@ -168,7 +168,7 @@ def text_rows(
     model: DualEncoder,
     *,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressSink | None = None,
     prompt: str | None = None,
 ) -> Rows:
     """A training set of texts alone, under the encoder's default prompt or another; equal texts are one group."""
@@ -332,7 +332,7 @@ def standardise_heads(model: DualEncoder, rows: Mapping[Kind, Rows]) -> None:
         head.fit_input(np.concatenate(features))
 
 
-def unreadable(manifest: Manifest, progress: Progress | None = None) -> dict[int, str]:
+def unreadable(manifest: Manifest, progress: ProgressSink | None = None) -> dict[int, str]:
     """The reason by row of photos that do not decode; an image tower in training would meet them in mid-run."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -13,7 +13,7 @@ import dalr
 
 ROOT = Path(dalr.__file__).parent
 FLOORS: list[set[str]] = [
-    {"losses", "config", "errors", "files", "__init__"},
+    {"losses", "config", "errors", "files", "progress", "__init__"},
     {"encoders", "data"},
     {"model", "lm", "features", "teachers", "neighbours", "noise", "mining", "lexical"},
     {"objectives"},
@@ -31,13 +31,12 @@ FLOORS: list[set[str]] = [
         "training_log",
     },
     {"evaluation"},
-    {"catalogue", "simcse", "antlm", "experts", "export", "bench"},
+    {"catalogue", "simcse", "antlm", "experts", "bench"},
     {"cli", "run", "__main__"},
 ]
 # Siblings that may meet: teachers and mining read features, and a teacher may go by words; the trainer is several files
 # of one subject; the benches show what their neighbours do.
 SAME_FLOOR = {
-    ("losses", "errors"),
     ("config", "errors"),
     ("teachers", "features"),
     ("teachers", "lexical"),

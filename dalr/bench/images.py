@@ -7,7 +7,7 @@ the same files (read once before, so that no one pays for a cold disk), and take
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dalr.encoders import ImageEncoder
 from dalr.encoders.fast_cpu import ahead, keep_pages
 from dalr.errors import DataError, ModelError
 from dalr.model import DualEncoder
+from dalr.progress import ProgressSink
 
 # What is changed in the plain loop, one at a time, to see what each part brings.
 PARTS: dict[str, dict[str, Any]] = {
@@ -85,7 +86,7 @@ def bench_images(
     images: int = 256,
     rounds: int = 3,
     parts: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressSink | None = None,
 ) -> dict[str, Any]:
     """Compare ours with the plain loop on the first `images` readable image files, `rounds` times in turn.
 

@@ -8,7 +8,6 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dalr import losses
+from dalr.progress import ProgressSink
 
 TEXT_WIDTH, IMAGE_WIDTH = 384, 1280
 MEGABYTE = 1e6
@@ -86,7 +86,7 @@ def bench_loss(
     dim: int = 256,
     tile: int = 128,
     dense_rows: int = 2048,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressSink | None = None,
 ) -> dict[str, Any]:
     """Measure the tiled loss at `rows`, and tiled and dense at `dense_rows`, where the dense form still fits.
 

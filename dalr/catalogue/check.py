@@ -14,8 +14,8 @@ from dalr.catalogue.lookalikes import alike_rows, lookalikes
 from dalr.catalogue.photos import PhotoSurvey, survey_photos
 from dalr.data.groups import group_ids, joint_ids, rows_by_id
 from dalr.data.manifest import BadRow, Manifest
+from dalr.progress import ProgressSink
 
-Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[np.int64]
 
 EXAMPLES = 5
@@ -118,7 +118,7 @@ def check_catalogue(
     open_images: bool = True,
     token_counts: Callable[[Sequence[str]], list[int]] | None = None,
     token_limit: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressSink | None = None,
 ) -> CheckReport:
     """Look over a manifest (see `CheckReport`).
 

@@ -21,10 +21,11 @@ import numpy as np
 
 from dalr.data.manifest import BadRow, Manifest
 from dalr.errors import ModelError, StoreError
-from dalr.evaluation.embeddings import ProgressSink, SideFeatures, image_features, text_features
+from dalr.evaluation.embeddings import SideFeatures, image_features, text_features
 from dalr.features import FeatureSpec, FeatureStore
 from dalr.files import hash_bytes, hash_json, write_atomically, write_json
 from dalr.model import DualEncoder, Side
+from dalr.progress import ProgressSink
 
 FORMAT = 1
 HEAD = "catalogue.json"

@@ -31,9 +31,9 @@ from dalr.catalogue.table import (
 from dalr.catalogue.thumbnails import Thumbnails
 from dalr.data.manifest import Manifest
 from dalr.errors import StoreError, UsageError
-from dalr.evaluation.embeddings import ProgressSink
 from dalr.features import FeatureStore
 from dalr.files import hash_json
+from dalr.progress import ProgressSink
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from dalr.data.images import image_size, open_image
 from dalr.data.manifest import Manifest
 from dalr.errors import DataError
 from dalr.features import FeatureSpec, FeatureStore
+from dalr.progress import ProgressSink
 from dalr.training_data import photo_keys
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Progress = Callable[[int, int], None]
 
 # Of what is kept in the cache: a change of any measure or hash is another version.
 _VERSION = 1
@@ -93,7 +93,7 @@ def survey_photos(
     *,
     workers: int | None = None,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressSink | None = None,
 ) -> PhotoSurvey:
     """Open every distinct picture of a manifest, in threads (decoding leaves Python free).
 

@@ -1,12 +1,12 @@
 """Progress for a person: a Rich bar on a terminal, nothing on a pipe, never on stdout."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-ProgressSink = Callable[[int, int], None]
+from dalr.progress import ProgressSink
 
 
 @contextlib.contextmanager

@@ -24,8 +24,7 @@ from dalr.encoders.names import TOWER_FILE, EncoderName, read_json, resolve_name
 from dalr.encoders.tower import Tower, Train, set_training
 from dalr.errors import ConfigError, DataError, ModelError
 from dalr.files import write_json
-
-Progress = Callable[[int, int], None]
+from dalr.progress import ProgressSink
 
 
 class ImageConfig(Config):
@@ -84,7 +83,7 @@ class ImageEncoder(Tower):
         open_image: Callable[[Any], Image.Image] | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressSink | None = None,
     ) -> np.ndarray:
         """(N, V) float32 features in input order, in eval mode and without gradients; no items give (0, V).
 

@@ -4,7 +4,7 @@ B texts in a batch, N texts in all, L tokens, H width of the result.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ from dalr.encoders.tower import Tower, save_weights
 from dalr.encoders.whitening import fit_centring, fit_whitening
 from dalr.errors import ConfigError, ModelError
 from dalr.files import write_json
+from dalr.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 # A training batch with more than so many places a token is run in parts of at most so many places.
 PADDING_LIMIT, TRAINING_TOKENS = 2.1, 512
-Progress = Callable[[int, int], None]
 
 
 class TextEncoder(Tower):
@@ -148,7 +148,7 @@ class TextEncoder(Tower):
         prompt: str | None = None,
         *,
         token_budget: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressSink | None = None,
     ) -> np.ndarray:
         """(N, H) float32 features in input order, in eval mode and without gradients; no texts give (0, H).
 
@@ -211,7 +211,7 @@ class TextEncoder(Tower):
         write_json(folder / TOWER_FILE, {"format": 1, "side": "text", **self.spec.model_dump(mode="json")})
 
     def _encode(
-        self, ids: list[list[int]], prompt: str | None, token_budget: int | None, progress: Progress | None
+        self, ids: list[list[int]], prompt: str | None, token_budget: int | None, progress: ProgressSink | None
     ) -> np.ndarray:
         result_NH = np.zeros((len(ids), self.width), dtype=np.float32)
         lengths = [self.max_length if self.spec.fixed_length else len(row) for row in ids]

@@ -9,7 +9,7 @@ paradigm. A pair counts where the good sentence has strictly the higher score; t
 Legend: L tokens · M texts with one token masked, or sentences, of one batch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,8 +22,8 @@ from dalr.data.jsonlines import read_jsonl
 from dalr.encoders.batching import packed_batches
 from dalr.encoders.tokens import TransformersTokenizer
 from dalr.errors import DataError, ModelError, UsageError
-from dalr.evaluation.sentences import ProgressSink
 from dalr.lm import LanguageModel, special_edges
+from dalr.progress import ProgressSink
 
 Scoring = Literal["causal", "masked"]
 Part = Literal["all", "dev", "test"]
@@ -121,7 +121,7 @@ def score_texts(
     language_model: LanguageModel,
     texts: Sequence[str],
     scoring: Scoring,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressSink | None = None,
 ) -> list[float]:
     """The (pseudo-)log-likelihood of each text in nats, its special tokens at the end included for `causal`."""
     if scoring not in get_args(Scoring):

@@ -6,10 +6,11 @@ from typing import Any
 
 from dalr.data.manifest import Manifest
 from dalr.errors import ModelError
-from dalr.evaluation.embeddings import ProgressSink, image_features, text_features
+from dalr.evaluation.embeddings import image_features, text_features
 from dalr.evaluation.relevance import relevance
 from dalr.evaluation.retrieval import retrieval
 from dalr.model import DualEncoder
+from dalr.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 

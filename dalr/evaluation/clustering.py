@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.errors import DataError
-from dalr.evaluation.sentences import ProgressSink, SentenceModel, embed_sentences, unit_rows
+from dalr.evaluation.sentences import SentenceModel, embed_sentences, unit_rows
+from dalr.progress import ProgressSink
 
 Array = npt.NDArray[Any]
 # As MTEB sets it up.

@@ -5,7 +5,6 @@ What is cached are the towers' features, so that a model whose heads were traine
 Legend: N rows · D shared width · H text width
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from dalr.data.manifest import BadRow, Manifest
 from dalr.errors import DataError, ModelError
 from dalr.features import StoredRows, embed_images, embed_texts, text_keys
 from dalr.model import DualEncoder, Side
+from dalr.progress import ProgressSink
 from dalr.training_data import photo_keys
-
-ProgressSink = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

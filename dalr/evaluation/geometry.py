@@ -16,8 +16,9 @@ from dalr.errors import DataError, ModelError
 from dalr.evaluation.embeddings import image_features, text_features
 from dalr.evaluation.relevance import Relevance, relevance
 from dalr.evaluation.retrieval import TILE_ELEMENTS, unit_rows
-from dalr.evaluation.sentences import ProgressSink, SentenceModel, embed_sentences
+from dalr.evaluation.sentences import SentenceModel, embed_sentences
 from dalr.model import DualEncoder
+from dalr.progress import ProgressSink
 
 Array = npt.NDArray[Any]
 NEIGHBOURS = 10

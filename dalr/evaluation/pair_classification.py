@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.data.text_retrieval_sets import LabelledPairs
-from dalr.evaluation.sentences import ProgressSink, SentenceModel, cosines, embed_sentences
+from dalr.evaluation.sentences import SentenceModel, cosines, embed_sentences
+from dalr.progress import ProgressSink
 
 Array = npt.NDArray[Any]
 # Cosines equal to so many decimals are one: rounding in float32 must not make an order out of equal embeddings.

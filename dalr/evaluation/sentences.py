@@ -3,7 +3,7 @@
 Legend: N sentences · H width of an embedding
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.errors import DalrError, ModelError
+from dalr.progress import ProgressSink
 
 if TYPE_CHECKING:
     from dalr.model import DualEncoder
 
-ProgressSink = Callable[[int, int], None]
 # Sentences of one call of the encoder, between two steps of the progress bar.
 CALL = 2048
 

@@ -20,12 +20,12 @@ from dalr.data.scored_pairs import ScoredPairs, joined, read_benchmark, read_sco
 from dalr.errors import UsageError
 from dalr.evaluation.sentences import (
     Embedded,
-    ProgressSink,
     SentenceModel,
     check_finite,
     cosines,
     embed_sentences,
 )
+from dalr.progress import ProgressSink
 
 Aggregate = Literal["all", "mean", "weighted"]
 Subsets = Mapping[str, ScoredPairs]

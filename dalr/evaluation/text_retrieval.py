@@ -15,8 +15,9 @@ from dalr.data.text_retrieval_sets import LabelledPairs, TextRetrievalSet
 from dalr.errors import ConfigError
 from dalr.evaluation.pair_classification import RankedPairs, interval
 from dalr.evaluation.retrieval import DEPTH, TIE, bootstrap, rank_tile
-from dalr.evaluation.sentences import ProgressSink, SentenceModel, embed_sentences, unit_rows
+from dalr.evaluation.sentences import SentenceModel, embed_sentences, unit_rows
 from dalr.lexical import BM25Index, reciprocal_rank_fusion, weighted_sum
+from dalr.progress import ProgressSink
 
 Hybrid = Literal["none", "sum", "rrf"]
 Array = npt.NDArray[Any]

@@ -28,7 +28,8 @@ import numpy.typing as npt
 from dalr.config import nearest
 from dalr.data.transfer_sets import TRANSFER_TASKS, LabelledPart, TransferSet, read_transfer_set
 from dalr.errors import DataError, UsageError
-from dalr.evaluation.sentences import Embedded, ProgressSink, SentenceModel, embed_sentences
+from dalr.evaluation.sentences import Embedded, SentenceModel, embed_sentences
+from dalr.progress import ProgressSink
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

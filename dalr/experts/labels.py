@@ -3,7 +3,6 @@
 Legend: A experts · P pairs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from dalr.experts.calibration import CalibrationConfig, calibrate
 from dalr.experts.judges import ExpertConfig, build_judge, checked, judge_key
 from dalr.experts.pairs import JudgedConfig, JudgedPairs
 from dalr.files import made_once, write_json
+from dalr.progress import ProgressSink
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,7 +63,7 @@ class Labels:
     reused: list[str] = field(default_factory=list)
 
 
-def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: Callable[[int, int], None] | None = None) -> Labels:
+def label_pairs(pairs: JudgedPairs, config: LabelConfig, progress: ProgressSink | None = None) -> Labels:
     """Let every expert judge the pairs, and make labels of what they say.
 
     An expert that fails does not keep the others from finishing: their scores are in the cache when DalrError names

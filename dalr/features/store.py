@@ -20,6 +20,7 @@ from dalr.data.fetch import cache_root
 from dalr.errors import DataError, StoreError, one_line
 from dalr.features.shards import Shards, hash_row
 from dalr.files import hash_bytes, hash_json, write_json
+from dalr.progress import ProgressSink
 
 FORMAT = 1
 # A place is a shard's number above these bits and a row's number below them.
@@ -27,7 +28,6 @@ ROW_BITS = 40
 # A process that finds other writers starts this share of the work further on, so that they meet late.
 STRIDE = 0.618
 
-ProgressSink = Callable[[int, int], None]
 Encode = Callable[[Sequence[Any]], npt.NDArray[Any]]
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

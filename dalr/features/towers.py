@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from dalr.errors import DataError
 from dalr.features.keys import image_keys, text_keys
-from dalr.features.store import BadItem, FeatureSpec, FeatureStore, Floats, Places, ProgressSink
+from dalr.features.store import BadItem, FeatureSpec, FeatureStore, Floats, Places
+from dalr.progress import ProgressSink
 
 # Texts of one chunk: enough to sort by length and pack well, little to lose when killed.
 TEXT_CHUNK = 2048

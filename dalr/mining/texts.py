@@ -18,7 +18,8 @@ from dalr.features import embed_texts
 from dalr.features.towers import Encoder
 from dalr.files import write_atomically
 from dalr.mining.known import KnownPositives
-from dalr.mining.vectors import Mined, MiningConfig, ProgressSink, Rows, View, mine_vectors
+from dalr.mining.vectors import Mined, MiningConfig, Rows, View, mine_vectors
+from dalr.progress import ProgressSink
 
 SCORES = ("rank", "positive_cosine", "negative_cosine")
 TEACHER_SCORES = ("positive_teacher_cosine", "negative_teacher_cosine")

@@ -7,7 +7,7 @@ too near the positive's own cosine, as in the positive-aware mining of NV-Retrie
 P pairs, Q pairs of a tile, C candidates, W ranks of the window, D width. Cosines in float32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from dalr.config import Config
 from dalr.mining.known import Ints, KnownPositives
+from dalr.progress import ProgressSink
 
-ProgressSink = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 # One tile of cosines is 64 MiB.

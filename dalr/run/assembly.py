@@ -22,6 +22,7 @@ from dalr.evaluation.sts import FILES, pairs_dev, sts_dev_evaluator
 from dalr.files import hash_file, hash_json
 from dalr.model import DualEncoder
 from dalr.objectives import Kind, Objective, Rows
+from dalr.progress import ProgressSink
 from dalr.run.config import DataSection, RunConfig
 from dalr.run.texts import read_texts, sentence_rows
 from dalr.schedule import Restarts
@@ -40,7 +41,6 @@ from dalr.training_data import (
 )
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
 
 
 Data = TypeVar("Data", bound=TrainData)
@@ -64,7 +64,7 @@ class Plan(Generic[Data]):
     restarts: Restarts | None = None
 
 
-def assemble(config: RunConfig, embedding: Progress | None = None) -> Plan[TrainingData]:
+def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[TrainingData]:
     """Read the data, build model, objective and evaluation; the same config gives the same plan."""
     data = config.data
     train, dev, val = load_parts(data, config.train.seed)

@@ -18,7 +18,8 @@ from dalr.errors import ConfigError
 from dalr.lm import LanguageModel
 from dalr.model import Side, Table
 from dalr.objectives import Features, Objective, ObjectiveConfig
-from dalr.run.assembly import Plan, Progress, assemble
+from dalr.progress import ProgressSink
+from dalr.run.assembly import Plan, assemble
 from dalr.run.config import RunConfig
 from dalr.run.language import assemble_language
 from dalr.trainer import Trainer
@@ -27,7 +28,7 @@ Settings = TypeVar("Settings", bound=Config)
 
 
 def heads_benchmark(
-    config: RunConfig, steps: int, embedding: Progress | None = None
+    config: RunConfig, steps: int, embedding: ProgressSink | None = None
 ) -> tuple[Callable[[], float], dict[str, Callable[[], float]]]:
     """What `dalr bench train` times: the bare loop, and ours as `clip` and with the config's own objective.
 

@@ -17,7 +17,8 @@ from dalr.evaluation.leaks import LeakCheck
 from dalr.evaluation.retrieval import FIGURES
 from dalr.files import hash_json, write_json
 from dalr.model import DualEncoder, ModelConfig
-from dalr.run.assembly import Plan, Progress, choose_measures
+from dalr.progress import ProgressSink
+from dalr.run.assembly import Plan, choose_measures
 from dalr.run.config import DataSection, EvaluationConfig, RunConfig
 from dalr.run.texts import read_texts
 from dalr.run.training import carry_out, run_training, write_bad_rows
@@ -37,7 +38,7 @@ def run_stages(
     *,
     source: str = "config",
     progress: Callable[[Event], None] | None = None,
-    embedding: Progress | None = None,
+    embedding: ProgressSink | None = None,
     finished: Callable[[PipelineResult], None] = lambda result: None,
     dry_run: bool = False,
 ) -> PipelineResult:

@@ -12,11 +12,11 @@ from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_score
 from dalr.data.texts import read_corpus, read_triplets
 from dalr.errors import DataError
 from dalr.evaluation.leaks import LeakCheck, chosen
-from dalr.features.store import ProgressSink
 from dalr.files import hash_json
 from dalr.model import DualEncoder
 from dalr.objectives import Rows
 from dalr.objectives.batch import Column
+from dalr.progress import ProgressSink
 from dalr.run.config import DataSection
 from dalr.training_data import text_column, text_rows
 

@@ -18,7 +18,8 @@ from dalr.devices import on_cpu
 from dalr.evaluation.catalogue import evaluate_retrieval
 from dalr.files import write_atomically, write_json
 from dalr.model_card import model_card
-from dalr.run.assembly import Plan, Progress, assemble
+from dalr.progress import ProgressSink
+from dalr.run.assembly import Plan, assemble
 from dalr.run.config import RunConfig
 from dalr.run_folder import CONFIG_FILE, RUN_FILE, check_same_run, lock_run, read_run, settings_of
 from dalr.trainer import Trainer, check_trackers
@@ -55,7 +56,7 @@ def run_training(
     out: str | Path,
     *,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    embedding: Progress | None = None,
+    embedding: ProgressSink | None = None,
     dry_run: bool = False,
 ) -> RunResult:
     """Train what `config` says into the run folder `out`, from where an earlier run with the same config stopped.
@@ -85,7 +86,7 @@ def carry_out(
     more: Mapping[str, Config] | None = None,
     again: Config | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    embedding: Progress | None = None,
+    embedding: ProgressSink | None = None,
     cache: str | None = None,
     dry_run: bool = False,
 ) -> RunResult:

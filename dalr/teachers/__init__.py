@@ -17,12 +17,12 @@ from dalr.encoders.pooling import PoolingMode
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts
 from dalr.lexical import fit_tfidf
+from dalr.progress import ProgressSink
 from dalr.teachers.attributes import AttributeRows
 from dalr.teachers.scores import read_pair_scores
 
 __all__ = ["AttributeRows", "TeacherConfig", "read_pair_scores", "teacher_rows"]
 
-ProgressSink = Callable[[int, int], None]
 LEXICAL, LEXICAL_WIDTH = ("lexical:words", "lexical:characters"), 256
 ATTRIBUTES, SCORES = "attributes:", "scores:"
 

@@ -18,11 +18,11 @@ from dalr.config import Config
 from dalr.data.groups import connected_components
 from dalr.encoders.heads import HeadConfig
 from dalr.errors import DataError
-from dalr.evaluation.embeddings import ProgressSink
 from dalr.files import hash_bytes
 from dalr.model import DualEncoder, ModelConfig, Side, Table
 from dalr.noise import NoiseConfig
 from dalr.objectives import Features, ObjectiveConfig, Rows, build_objective
+from dalr.progress import ProgressSink
 from dalr.train_config import TrainConfig
 from dalr.trainer import Trainer
 from dalr.training_data import TrainingData, frozen_teachers, pair_weights, standardise_heads

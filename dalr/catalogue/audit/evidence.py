@@ -14,10 +14,10 @@ from torch import Tensor
 from dalr.catalogue.audit.config import AuditConfig
 from dalr.catalogue.audit.crossfit import FrozenPairs, cut_folds, embed_rows, train_fold, with_heads
 from dalr.catalogue.audit.mismatch import Calibration, cosine_scores, sibling_scores
-from dalr.evaluation.embeddings import ProgressSink
 from dalr.losses import same_group
 from dalr.neighbours import LEAST_SAY, NeighbourAgreement, RandomPairs, Scores
 from dalr.noise import fit_probability
+from dalr.progress import ProgressSink
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -17,9 +17,10 @@ from dalr.catalogue.audit.pictures import picture_faults
 from dalr.catalogue.audit.repeats import products, repeat_faults, same_looks
 from dalr.catalogue.photos import survey_photos
 from dalr.data.manifest import Manifest
-from dalr.evaluation.embeddings import ProgressSink, SideFeatures, image_features, text_features
+from dalr.evaluation.embeddings import SideFeatures, image_features, text_features
 from dalr.files import hash_json
 from dalr.model import DualEncoder
+from dalr.progress import ProgressSink
 
 Verdict = Literal["wrong", "doubtful", "faulty", "ok"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -27,10 +27,11 @@ from dalr.catalogue.report.figures import (
 )
 from dalr.data.manifest import Manifest
 from dalr.errors import UsageError
-from dalr.evaluation.embeddings import ProgressSink, image_features, text_features
+from dalr.evaluation.embeddings import image_features, text_features
 from dalr.evaluation.relevance import Relevance, relevance
 from dalr.evaluation.retrieval import score_both, summarised, unit_rows
 from dalr.model import DualEncoder
+from dalr.progress import ProgressSink
 from dalr.run_folder import read_run
 from dalr.training_log import read_log
 
