@@ -38,8 +38,7 @@ LEXICAL = "experts={words: {kind: tfidf}, characters: {kind: characters}, bm25: 
 RULES = {
     "hard": ["aggregation.hard_share=1"],
     "mean": ["aggregation.rule=mean"],
-    "median": ["aggregation.rule=median"],
-    "trimmed": ["aggregation.rule=trimmed", "aggregation.trim=0.25"],
+    "median": ["aggregation.rule=median"],  # of four experts also the trimmed mean
     "label_gated": ["aggregation.rule=label_gated"],
     "max": ["aggregation.rule=max"],
     "min": ["aggregation.rule=min"],
