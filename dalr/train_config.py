@@ -96,5 +96,6 @@ class TrainConfig(Config):
                 raise ConfigError(f"train.{key}: '{name}' is not measured here; what is: {', '.join(names)}")
         for key in ("interpolate", "patience"):
             if getattr(self, key) and self.metric is None:
-                reason = f"needs a train.metric to choose by, one of {', '.join(names)}" if names else remedy
-                raise ConfigError(f"train.{key}: {'' if names else 'nothing is measured; '}{reason}")
+                if not names:
+                    raise ConfigError(f"train.{key}: nothing is measured; {remedy}")
+                raise ConfigError(f"train.{key}: needs a train.metric to choose by, one of {', '.join(names)}")

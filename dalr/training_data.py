@@ -67,19 +67,22 @@ class TrainingData:
         self.stream = MixedStreams(streams, ratio)
         # An epoch is one pass over the pairs where there are any, with the text steps mixed in between; of several
         # tasks, over the one whose pass takes longest.
-        drawn: list[Kind] = [kind for kind in rows if ratio[kind]]
-        main: Kind = "pairs" if "pairs" in drawn else max(drawn, key=lambda kind: len(rows[kind]) / ratio[kind])
+        self.drawn: list[Kind] = [kind for kind in rows if ratio[kind]]
+        main: Kind = (
+            "pairs" if "pairs" in self.drawn else max(self.drawn, key=lambda kind: len(rows[kind]) / ratio[kind])
+        )
         self.batches_per_epoch = len(rows[main]) / batch_size * sum(ratio.values()) / ratio[main]
         self.prefetch = any(not isinstance(column, Features) for part in rows.values() for column in _columns(part))
 
     def warn_of_large_batches(self, accumulate: int) -> None:
         """Say of which rows a batch takes some more than once; `accumulate` batches are one of `train.batch_size`."""
-        for kind, part in self.rows.items():
-            if len(part) < self.batch_size:
+        for kind in self.drawn:
+            count = len(self.rows[kind])
+            if count < self.batch_size:
                 logger.warning(
                     "a batch of %d is more than the %d rows of %s: rows repeat in it and contrast less; set "
                     "train.batch_size to at most %d",
-                    *(self.batch_size, len(part), kind, len(part) * accumulate),
+                    *(self.batch_size, count, kind, count * accumulate),
                 )
 
     def batch(self, t: int, rank: int = 0, world: int = 1) -> Batch:

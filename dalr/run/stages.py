@@ -18,7 +18,7 @@ from dalr.evaluation.retrieval import FIGURES
 from dalr.files import hash_json, write_json
 from dalr.model import DualEncoder, ModelConfig
 from dalr.progress import ProgressSink
-from dalr.run.assembly import Plan, choose_measures
+from dalr.run.assembly import Measures, Plan, choose_measures
 from dalr.run.config import DataSection, EvaluationConfig, RunConfig
 from dalr.run.texts import read_texts
 from dalr.run.training import carry_out, run_training, write_bad_rows
@@ -55,10 +55,10 @@ def run_stages(
         for number, name in enumerate(config.names)
     ]
     first = parsed[0]
-    for name, stage in zip(config.names, parsed, strict=True):
-        check_measured(config, name, stage)
     settings = parse_config(EvaluationConfig, config.evaluation, f"{source}: evaluation")
-    evaluate = choose_measures(None, settings.sts, settings.pairs).evaluate
+    measures = choose_measures(None, settings.sts, settings.pairs)
+    for name, stage in zip(config.names, parsed, strict=True):
+        check_measured(config, name, stage, measures)
     if dry_run:
         for name, stage in zip(config.names, parsed, strict=True):
             check_data(config, name, stage)
@@ -83,7 +83,7 @@ def run_stages(
             config,
             out,
             run_stage=run_stage,
-            measure=evaluate if evaluate is not None else lambda model: {},
+            measure=measures.evaluate if measures.evaluate is not None else lambda model: {},
             start=start,
             is_main=main,
             finished=finished,
@@ -95,16 +95,15 @@ def tasks_of(config: PipelineConfig, name: str) -> TasksConfig:
     return TasksConfig(tasks=config.stages[name].tasks, sampling=config.stages[name].sampling)
 
 
-def check_measured(config: PipelineConfig, name: str, stage: RunConfig) -> None:
-    """ConfigError for what a stage would select or be guarded by and does not measure."""
+def check_measured(config: PipelineConfig, name: str, stage: RunConfig, measures: Measures) -> None:
+    """ConfigError for what a stage would select or be guarded by and does not measure; `measures` are those of all."""
     kind = config.kind(name)
     try:
         if kind == "tasks":
             tasks_of(config, name).selecting(stage.train)
         elif kind not in ("whiten", "centre"):
-            found = choose_measures(None, stage.evaluation.sts, stage.evaluation.pairs)
             looks = FIGURES if stage.data.val or stage.data.dev else ()
-            replace(found, names=[*found.names, *looks]).selecting(stage.train)
+            replace(measures, names=[*measures.names, *looks]).selecting(stage.train)
     except ConfigError as error:
         raise ConfigError(f"stages.{name}: {error}") from None
 
