@@ -25,6 +25,6 @@ echo "— ruff"
 echo "— mypy"
 "$PYTHON" -m mypy || failed=1
 echo "— pytest"
-# Two processes for two cores; a file stays on one of them, for what its tests share.
-"$PYTHON" -m pytest -n 2 --dist loadfile "$@" || failed=$?
+# Two processes for two cores, so one thread in each; a file stays on one of them, for what its tests share.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$PYTHON" -m pytest -n 2 --dist loadfile "$@" || failed=$?
 exit "$failed"

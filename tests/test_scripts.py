@@ -25,10 +25,10 @@ SCRIPTS = ["scripts/quickstart.sh", "scripts/study.sh", "scripts/test.sh", "scri
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
-def bash(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+def bash(*arguments: str, cwd: Path = ROOT, timeout: float = 280, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DALR_", "PYTEST_"))}
     return subprocess.run(
-        ["bash", *arguments], cwd=cwd, env=environment | more, capture_output=True, text=True, timeout=280
+        ["bash", *arguments], cwd=cwd, env=environment | more, capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -161,8 +161,12 @@ def test_ci_run_fails_when_the_suite_cannot_start(checkout: Path) -> None:
 TINY = ("train.steps=2", "train.batch_size=16", "model.image.image_size=32", "train.log_every=1")
 
 
+@pytest.mark.timeout(1200)  # seven commands over the whole demo catalogue, twice: minutes on a busy machine
 def test_quickstart_at_tiny_size(tmp_path: Path) -> None:
-    done = bash("scripts/quickstart.sh", str(tmp_path / "out"), *TINY, DALR_PYTHON=sys.executable)
+    def quickstart() -> subprocess.CompletedProcess[str]:
+        return bash("scripts/quickstart.sh", str(tmp_path / "out"), *TINY, timeout=580, DALR_PYTHON=sys.executable)
+
+    done = quickstart()
     assert done.returncode == 0, done.stderr
     steps = re.findall(r"^— (\d) of 7", done.stdout, flags=re.MULTILINE)
     assert steps == ["1", "2", "3", "4", "5", "6", "7"]
@@ -170,6 +174,6 @@ def test_quickstart_at_tiny_size(tmp_path: Path) -> None:
     assert page == tmp_path / "out/report/index.html"
     assert "The demo catalogue" in page.read_text(encoding="utf-8")
     assert "recall@1" in done.stdout
-    again = bash("scripts/quickstart.sh", str(tmp_path / "out"), *TINY, DALR_PYTHON=sys.executable)
+    again = quickstart()
     assert again.returncode == 0, again.stderr
     assert "loss" not in again.stderr, "the second run trains nothing"
