@@ -138,7 +138,8 @@ class Selection:
         best, best_value = 0.0, None
         for alpha in sorted(self.config.interpolate):
             load_trained_state(self.module, between(self._start, end, alpha))
-            figures = self._figures()
+            known = alpha == 1 and self.state.best_step == step  # the last evaluation's
+            figures = self.state.figures if known else self._figures()
             yield {"event": "interpolate", "step": step, "alpha": alpha, **figures}
             value = self._figure(figures, "metric", self.config.metric)
             if self._is_safe(figures) and (best_value is None or self._beats(value, best_value)):

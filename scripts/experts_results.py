@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from measured import json_once, print_cells, run_result, with_earlier, write_result
 
 from dalr import DualEncoder
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", default="test", choices=["dev", "test"], help="what is measured: dev to tune by")
     parser.add_argument("--sts", action="store_true", help="also the seven STS tasks")
+    parser.add_argument("--bf16", action="store_true", help="embed for the tables in bf16")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of training")
     parser.add_argument("--labels", action="append", default=[], metavar="KEY=VALUE", help="an override of labelling")
     parser.add_argument("--finished", action="store_true", help="train nothing, report what is there")
@@ -78,6 +80,7 @@ def main() -> None:
             "configs": {"labels": read_yaml(LABELS), "train": read_yaml(TRAIN)},
             "overrides": {"labels": options.labels, "train": options.set},
             "part": options.part,
+            "embedded_in": "bf16" if options.bf16 else "fp32",
             "rules": RULES,
             "starts": prints,
         },
@@ -165,15 +168,13 @@ def measured(options: argparse.Namespace, model: str, folder: Path) -> dict[str,
         figures = evaluate_text_retrieval(DualEncoder.from_pretrained(model), data, resamples=10)
         return {name: figures[name] for name in MEASURES}
 
-    found: dict[str, float] | None = json_once(folder / f"{options.part}.json", options.finished, rank)
-    if found is not None and options.sts:
-        sts = json_once(
-            folder / "sts.json",
-            options.finished,
-            lambda: evaluate_sts(DualEncoder.from_pretrained(model), options.data / "sts"),
-        )
-        found = {**found, **({"sts": sts["avg"]} if sts is not None else {})}
-    return found
+    def similarity() -> dict[str, float]:
+        return evaluate_sts(DualEncoder.from_pretrained(model), options.data / "sts")
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        found: dict[str, float] | None = json_once(folder / f"{options.part}.json", options.finished, rank)
+        sts = json_once(folder / "sts.json", options.finished, similarity) if options.sts else None
+    return found if found is None or sts is None else {**found, "sts": sts["avg"]}
 
 
 if __name__ == "__main__":
