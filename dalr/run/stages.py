@@ -67,7 +67,7 @@ def run_stages(
     def run_stage(name: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
         parsed = stage_config(config, name, values, source)
         kind = config.kind(name)
-        if kind in ("whiten", "centre"):
+        if KINDS[kind].fitted:
             return fit_stage(parsed, kind, config.stages[name].dim, folder)
         if kind == "tasks":
             return tasks_stage(parsed, tasks_of(config, name), folder, progress)
@@ -101,7 +101,7 @@ def check_measured(config: PipelineConfig, name: str, stage: RunConfig, measures
     try:
         if kind == "tasks":
             tasks_of(config, name).selecting(stage.train)
-        elif kind not in ("whiten", "centre"):
+        elif not KINDS[kind].fitted:
             looks = FIGURES if stage.data.val or stage.data.dev else ()
             replace(measures, names=[*measures.names, *looks]).selecting(stage.train)
     except ConfigError as error:
@@ -131,7 +131,7 @@ def stage_config(config: PipelineConfig, name: str, values: dict[str, Any], sour
         # What other kinds of stage read may stand in the sections that all share.
         others = {other.reads for other in KINDS.values()} - {reads, ""}
         values = {**values, "data": {key: value for key, value in values["data"].items() if key not in others}}
-        if kind in ("whiten", "centre"):
+        if KINDS[kind].fitted:
             values["objective"] = {"name": "simcse"}
     return parse_config(RunConfig, values, where)
 

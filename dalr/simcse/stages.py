@@ -22,10 +22,14 @@ START_ONLY = ("pretrained", "new", "truncate_dim")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of stage is: the key of `data` that it reads, and the sections that it sets."""
+    """What a kind of stage is: the key of `data` that it reads, the sections that it sets, whether it only fits.
+
+    One that is `fitted` to embeddings trains nothing; a kind that sets no `objective` takes none.
+    """
 
     reads: str
     sections: Mapping[str, Section] = field(default_factory=dict)
+    fitted: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -34,9 +38,9 @@ KINDS: dict[str, Kind] = {
     "sup": Kind("triplets", {"objective": {"name": "simcse"}}),
     "rank": Kind("corpus", {"objective": {"name": "rankcse"}}),
     "distil": Kind("corpus", {"objective": {"name": "distil"}}),
-    "tasks": Kind("", {}),
-    "whiten": Kind("corpus", {}),
-    "centre": Kind("corpus", {}),
+    "tasks": Kind(""),
+    "whiten": Kind("corpus", fitted=True),
+    "centre": Kind("corpus", fitted=True),
 }
 
 
@@ -91,7 +95,7 @@ class PipelineConfig(Config):
             if self.kind(name) == "tasks" and not self.stages[name].tasks:
                 raise ValueError(f"stages.{name}.tasks: a stage of kind tasks needs them")
             for section in ("objective", "teachers"):
-                if getattr(self.stages[name], section) and self.kind(name) in ("tasks", "whiten", "centre"):
+                if getattr(self.stages[name], section) and "objective" not in KINDS[self.kind(name)].sections:
                     raise ValueError(
                         f"stages.{name}.{section}: a stage of kind {self.kind(name)} has none of its own; leave it out"
                     )
