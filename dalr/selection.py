@@ -124,8 +124,12 @@ class Selection:
         yield {"event": "evaluation", "step": step, **figures, "best": state.best, "best_step": state.best_step}
 
     def take_best(self) -> None:
-        """Load the kept weights, or where none were kept the averages, into the model."""
-        load_trained_state(self.module, self.best.load() if self.state.kept else self._weights())
+        """Load the kept weights, or where none were kept the averages, into the model.
+
+        Where the guard has kept the start alone, the shares of the way that are tried next are of the way to the last.
+        """
+        kept = self.state.kept and not (self.config.interpolate and self.state.best_step == 0)
+        load_trained_state(self.module, self.best.load() if kept else self._weights())
 
     def interpolate(self, step: int) -> Iterator[Event]:
         """Take the share of `config.interpolate` that measures best, of equal ones the nearest to the start.
@@ -135,7 +139,8 @@ class Selection:
         if not self.config.interpolate:
             return
         end = {name: value.detach().clone() for name, value in trained_state(self.module).items()}
-        best, best_value = 0.0, None
+        # The start has a figure where a guard measured it and nothing since was better and safe.
+        best, best_value = 0.0, self.state.best if self.state.best_step == 0 else None
         for alpha in sorted(self.config.interpolate):
             load_trained_state(self.module, between(self._start, end, alpha))
             known = alpha == 1 and self.state.best_step == step  # the last evaluation's
@@ -148,6 +153,8 @@ class Selection:
         self.state.alpha = best
         if best_value is not None:
             self.state.best = best_value
+        if best > 0 and self.state.best_step == 0:
+            self.state.best_step = step
 
     def _figures(self) -> dict[str, float]:
         assert self.measures is not None

@@ -2,8 +2,8 @@
 
 Invariants: without them nothing changes; the start is measured once, also over a resume; weights that cost more than
 `drop` are never kept, and where all do, the start is; `stop` ends at that evaluation, `slow` halves the rates from
-there; interpolation takes the α that measures best (found again by hand), keeps the guard, and α = 1 is the trained
-model; what cannot be measured is refused.
+there; interpolation takes the α that measures best (found again by hand), keeps the guard, and goes towards the last
+weights where the guard has kept none but the start; α = 1 is the trained model; what cannot be measured is refused.
 
 The ability of these tests is the negative distance of the text head from its start: training takes it away for certain.
 """
@@ -178,6 +178,25 @@ def test_interpolation_keeps_the_guard(squares: Path, frozen: Any, figures: Figu
     trainer.selection.state.guarded = 0.0
     trainer.fit()
     assert figures(trainer.model)["ability"] >= -moved / 2
+
+
+def test_a_share_of_the_way_where_every_step_cost_too_much(squares: Path, frozen: Any, figures: Figures) -> None:
+    plain = trainer_of(squares, frozen, None, figures, **SETTINGS)
+    plain.fit()
+    moved = -figures(plain.model)["ability"]
+    # Measured once, at the end: half the way is what the guard allows.
+    settings: dict[str, Any] = {**SETTINGS, "evaluate_every": 1000, "guard": {"metric": "ability", "drop": 0.6 * moved}}
+    trainer = trainer_of(squares, frozen, None, figures, interpolate=[0.5, 1.0], **settings)
+    result = trainer.fit()
+    assert result.alpha == 0.5
+    assert result.best_step == result.steps
+    assert -figures(trainer.model)["ability"] == pytest.approx(moved / 2, rel=1e-3)
+    assert result.best == figures(trainer.model)["mrr"]
+    # And the start where no share of it is safe.
+    settings["guard"] = {"metric": "ability", "drop": 0.1 * moved}
+    trainer = trainer_of(squares, frozen, None, figures, interpolate=[0.5, 1.0], **settings)
+    assert trainer.fit().alpha == 0.0
+    assert figures(trainer.model)["ability"] == 0.0
 
 
 def test_what_cannot_be_measured(squares: Path, frozen: Any, figures: Figures) -> None:
