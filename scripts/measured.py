@@ -55,9 +55,12 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
 
 
 def portable(command: str) -> str:
-    """A command with $DALR_DATA where it names that folder, or what lies in it."""
+    """A command with ${DALR_DATA} where it names that folder, or what lies in it.
+
+    A shell reads it, and `dalr` itself does where quotes keep the shell from it.
+    """
     data = (os.environ.get("DALR_DATA") or "").rstrip("/")
-    return re.sub(rf"(?<![\w./-]){re.escape(data)}(?![\w.-])", "$DALR_DATA", command) if data else command
+    return re.sub(rf"(?<![\w./-]){re.escape(data)}(?![\w.-])", "${DALR_DATA}", command) if data else command
 
 
 def with_earlier(path: Path | None, recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

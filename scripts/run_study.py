@@ -165,8 +165,6 @@ def main() -> None:
     if found:
         write_atomically(options.out / "table.md", table)
     if options.json is not None:
-        for entry in found:
-            entry["command"] = portable(str(entry["command"]))
         recipe = {"study": read_yaml(options.study), "overrides": options.set, "config": read_yaml(study.config)}
         write_result(options.json, {**recipe, "differences": differences, "cells": found, "failed": failed})
     if failed:
@@ -320,20 +318,22 @@ def measured(cell: Cell, study: Study, only_read: bool) -> dict[str, Any]:
         "setting": cell.setting,
         "method": cell.method,
         "seed": cell.seed,
-        "command": shlex.join(["dalr", *cell.arguments]),
+        "command": portable(shlex.join(["dalr", *cell.arguments])),
         "dev": result["best"],
         "steps": result["steps"],
         "cost": {**cost, "peak_memory_gib": known.get("peak_memory_gib")},
         "terms": curves(log) if cell.seed == study.seeds[0] else None,
-        "inputs": record["inputs"],
+        # A teacher's key ends in its name, which may be a folder.
+        "inputs": {".".join(map(portable, key.split(".", 1))): seen for key, seen in record["inputs"].items()},
         "leaks": result["leaks"],
         **{name: value for name, value in figures.items() if value is not None},
     }
 
 
 def curves(log: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
-    """[step, value] of each term of the loss, by name."""
+    """[step, value] of each term of the loss, by name, at no more than 41 steps."""
     steps = [event for event in log if event["event"] == "step"]
+    steps = [steps[at] for at in sorted({round(at) for at in np.linspace(0, len(steps) - 1, 41)})] if steps else []
     there = {name: [[event["step"], round(event[name], 4)] for event in steps if name in event] for name in LOSS_PARTS}
     return {name: values for name, values in there.items() if values}
 

@@ -102,7 +102,8 @@ def test_a_command_names_the_data_by_its_variable(load: Any, monkeypatch: pytest
     measured = load("measured")
     monkeypatch.setenv("DALR_DATA", "data/")
     said = "run.py --data data --set data.train=data/a.csv 'root: data/b' other/data/c metadata"
-    wanted = "run.py --data $DALR_DATA --set data.train=$DALR_DATA/a.csv 'root: $DALR_DATA/b' other/data/c metadata"
+    data = "${DALR_DATA}"
+    wanted = f"run.py --data {data} --set data.train={data}/a.csv 'root: {data}/b' other/data/c metadata"
     assert measured.portable(said) == wanted
 
 

@@ -314,7 +314,7 @@ def test_a_small_study_on_real_sentences(
         f"data.train={photos}",
         f"data.root={flickr}",
         f"model.text={student}",
-        "teachers=[{name: 'lexical:words', side: text}]",
+        "teachers=[{name: 'lexical:words', side: text}, {name: '${DALR_DATA}/models/mobilenetv2_100', side: image}]",
         "train.steps=4",
         "train.evaluate_every=null",
         "train.batch_size=16",
@@ -337,6 +337,7 @@ def test_a_small_study_on_real_sentences(
     assert dalr["retrieval"]["text_to_image"]["queries"] > 50
     assert dalr["cost"]["peak_memory_gib"] > 0.1
     assert dalr["inputs"]["data.train"] == simcse["inputs"]["data.train"]
+    assert "teachers.${DALR_DATA}/models/mobilenetv2_100" in dalr["inputs"]
     told = written["differences"]["small"]["sts"]["dalr"]["simcse"]
     assert told["difference"] == pytest.approx(dalr["sts"]["avg"] - simcse["sts"]["avg"], abs=0.01)
     table = (out / "table.md").read_text()
