@@ -12,7 +12,7 @@ import torch
 
 from dalr.data.groups import group_ids
 from dalr.data.manifest import Manifest
-from dalr.data.streams import MixedStreams, Stream, process_slice
+from dalr.data.streams import MixedStreams, Stream, bits_for, process_slice
 from dalr.encoders import ImageEncoder
 from dalr.errors import DataError
 from dalr.features import StoredRows, embed_images, embed_texts, image_keys
@@ -88,7 +88,7 @@ class TrainingData:
     def batch(self, t: int, rank: int = 0, world: int = 1) -> Batch:
         """The rows of global batch `t` that process `rank` of `world` computes."""
         kind = self.stream.kind(t)
-        seeds = np.random.Philox(key=self.seed & (2**64 - 1), counter=t).random_raw(self.batch_size) >> np.uint64(1)
+        seeds = bits_for("rows", self.seed, t).random_raw(self.batch_size) >> np.uint64(1)
         chosen = process_slice(self.stream.rows(t), rank, world)
         return self.rows[kind].batch(kind, chosen, process_slice(seeds.astype(np.int64), rank, world))
 

@@ -15,7 +15,7 @@ from dalr.antlm.masking import MaskingConfig, Vocabulary, mask_rows
 from dalr.antlm.objective import IGNORED
 from dalr.antlm.packing import PackedText
 from dalr.antlm.schedule import Objective, Timeline
-from dalr.data.streams import Stream, process_slice
+from dalr.data.streams import Stream, bits_for, process_slice
 from dalr.objectives import Batch
 
 Ids = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ class LanguageData:
         kind = self.timeline.kind(step)
         rows = self.stream.rows(t)
         # Drawn for the global batch, so that a run does not hang on the number of its processes.
-        generator = np.random.Generator(np.random.Philox(key=self.seed & (2**64 - 1), counter=t))
+        generator = np.random.Generator(bits_for("masks", self.seed, t))
         tokens = self.labeller.tokens(
             self.text.ids_NL[rows].astype(np.int64),
             self.text.segments_NL[rows].astype(np.int64),

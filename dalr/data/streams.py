@@ -17,6 +17,14 @@ from dalr.files import hash_bytes
 Rows = npt.NDArray[np.int64]
 
 
+def bits_for(*what: str | int) -> np.random.Philox:
+    """Random bits of these values' own: for other values, though they differ by one, unrelated ones.
+
+    (A Philox of one key, set to counters that follow each other, gives one stream shifted by four words.)
+    """
+    return np.random.Philox(key=int(hash_bytes(*(str(value).encode() for value in what)), 16))
+
+
 class Stream:
     """Endless batches over `size` rows, every row once an epoch.
 
@@ -72,10 +80,9 @@ class Stream:
         return self._orders[epoch]
 
     def _draw(self, epoch: int) -> Rows:
-        # Raw Philox output and a stable sort: numpy guarantees the bits of a bit generator for ever, which it
-        # does not for Generator.permutation.
-        key = hash_bytes(b"stream", str(self.seed).encode(), self.fingerprint.encode(), str(epoch).encode())
-        bits = np.random.Philox(key=int(key, 16)).random_raw(self.size)
+        # Raw output and a stable sort: numpy guarantees the bits of a bit generator for ever, which it does not for
+        # Generator.permutation.
+        bits = bits_for("stream", self.seed, self.fingerprint, epoch).random_raw(self.size)
         return np.argsort(bits, kind="stable").astype(np.int64, copy=False)
 
     def _step_aside(self, order: Rows, epoch: int) -> None:

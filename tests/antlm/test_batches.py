@@ -2,7 +2,7 @@
 
 Invariants: a causal place is labelled with the next token of its text, a masked one with itself, with `predicts_next`
 the place before it; nothing is labelled across texts or in padding; batch `t` is a pure function of its number, and
-the slices of processes make up the whole; MIX has its share of causal rows; the loss is the mean over all predicted
+the slices of processes make up the whole; what a step hides does not hang on what the step before hid; MIX has its share of causal rows; the loss is the mean over all predicted
 places (against transformers' own loss), and its parts are weighted by theirs.
 """
 
@@ -86,6 +86,16 @@ def test_batches_are_functions_of_their_number(data: LanguageData) -> None:
             assert torch.equal(value, again[name])
             assert torch.equal(value, torch.cat([half[name] for half in halves]))
     assert not torch.equal(tokens_of(data.batch(3))["input_ids"], tokens_of(data.batch(4))["input_ids"])
+
+
+def test_a_step_hides_without_regard_to_the_step_before(data: LanguageData) -> None:
+    plan = timeline(parse_schedule("1_MLM"), "step", 200)
+    batches = LanguageData(data.text, batch_size=8, seed=5, timeline=plan, labeller=data.labeller, mix_causal=0)
+    hidden = torch.stack([tokens_of(batches.batch(step))["labels"] != IGNORED for step in range(200)])
+    share = hidden.float().mean(dim=0)
+    again = (hidden[1:] & hidden[:-1]).sum() / hidden[:-1].sum()
+    # Of two steps that know nothing of each other it is what each place is hidden at all, weighted by itself.
+    assert again == pytest.approx(float((share**2).sum() / share.sum()), rel=0.05)
 
 
 @pytest.mark.parametrize("preset", ["ltg-bert", "babyllama"])

@@ -5,6 +5,7 @@
 - no batch holds a row twice while the set is three batches large; a set smaller than a batch still works;
 - mixed streams keep the ratio exactly and evenly, and each kind's own order unbroken;
 - the slices of all processes together are the global batch;
+- the random bits of two batches have nothing in common, though their numbers differ by one;
 - a million rows cost little.
 """
 
@@ -15,7 +16,7 @@ import time
 import numpy as np
 import pytest
 
-from dalr.data.streams import MixedStreams, Stream, process_slice
+from dalr.data.streams import MixedStreams, Stream, bits_for, process_slice
 from dalr.errors import DataError
 
 
@@ -70,6 +71,13 @@ def test_seed_fingerprint_and_epoch_change_the_order() -> None:
     for other in (Stream(500, 100, 2, "a").rows(0), Stream(500, 100, 1, "b").rows(0), Stream(500, 100, 1, "a").rows(5)):
         assert (base != other).any()
     assert (np.concatenate([Stream(500, 50, 1, "a").rows(t) for t in (0, 1)]) == base).all()
+
+
+def test_the_bits_of_following_numbers_have_nothing_in_common() -> None:
+    drawn = [word for seed in (0, 1) for t in range(100) for word in bits_for("rows", seed, t).random_raw(64)]
+    assert len(set(drawn)) == 2 * 100 * 64
+    assert list(bits_for("rows", 1, 2).random_raw(3)) == list(bits_for("rows", 1, 2).random_raw(3))
+    assert bits_for("rows", 1, 2).random_raw() != bits_for("masks", 1, 2).random_raw()
 
 
 def test_orders_are_uniform() -> None:
