@@ -79,11 +79,15 @@ def _show(found: dict[str, Any]) -> None:
     columns = ["expert", "mean", "bias", *(["AUC", "error"] if judged else []), *(f"ρ {name}" for name in names)]
     rows = []
     for name, expert in found["experts"].items():
-        cells = [f"{expert['mean']:.3f}", "–" if expert["bias"] is None else f"{expert['bias']:+.3f}"]
+        cells = [_cell(expert["mean"], ".3f"), _cell(expert["bias"], "+.3f")]
         if judged:
-            cells += ["–" if expert["auc"] is None else f"{expert['auc']:.3f}", f"{expert['error']:.3f}"]
-        rows.append([name, *cells, *(f"{found['correlation'][name][other]:.2f}" for other in names)])
+            cells += [_cell(expert["auc"], ".3f"), _cell(expert["error"], ".3f")]
+        rows.append([name, *cells, *(_cell(found["correlation"][name][other], ".2f") for other in names)])
     show_table("calibrated scores; ρ is Spearman's correlation of the raw ones", columns, rows)
     for pair in found["disputed"]:
         scores = "  ".join(f"{name} {value:.2f}" for name, value in pair["scores"].items())
         typer.echo(f"{pair['where']}: {scores}\n  {pair['first']}\n  {pair['second']}")
+
+
+def _cell(value: float | None, how: str) -> str:
+    return "–" if value is None else format(value, how)

@@ -14,7 +14,6 @@ from dalr.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 Method = Literal["none", "minmax", "zscore", "rank", "platt", "isotonic"]
-NEEDS_LABELS = ("platt", "isotonic")
 LEAST_LABELS = 20  # of each class: fewer do not fix a curve
 
 
@@ -68,18 +67,18 @@ def _fitted(
 
     known = np.flatnonzero(~np.isnan(labels_P)) if labels_P is not None else np.array([], dtype=np.int64)
     match = labels_P[known] >= 0.5 if labels_P is not None else np.array([], dtype=bool)
-    least = min(int(match.sum()), int((~match).sum())) if len(known) else 0
-    if least < max(LEAST_LABELS, config.folds):
-        needed = max(LEAST_LABELS, config.folds)
+    _, first, place = np.unique(pair_P[known], return_index=True, return_inverse=True)
+    matches, others = int(match[first].sum()), int((~match[first]).sum())
+    needed = max(LEAST_LABELS, config.folds)
+    if min(matches, others) < needed:
         raise DataError(
-            f"calibration {config.method} needs at least {needed} pairs labelled a match and as many labelled none, "
-            f"and has {int(match.sum())} and {int((~match).sum())}; use zscore, rank or minmax"
+            f"calibration {config.method} needs at least {needed} different pairs labelled a match and as many "
+            f"labelled none, and has {matches} and {others}; use zscore, rank or minmax"
         )
     found = np.zeros(len(scores_P))
     unknown = np.setdiff1d(np.arange(len(scores_P)), known)
     if len(unknown):
         found[unknown] = _curve(scores_P[known], match, config.method)(scores_P[unknown])
-    _, first, place = np.unique(pair_P[known], return_index=True, return_inverse=True)
     parts = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     for _, part in parts.split(first, match[first]):
         held = np.isin(place, part)

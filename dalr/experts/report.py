@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dalr.experts.calibration import Floats
 from dalr.experts.labels import Labels
 from dalr.experts.pairs import JudgedPairs
 
@@ -16,13 +17,14 @@ SHOWN = 5
 def describe_labels(pairs: JudgedPairs, labels: Labels) -> dict[str, Any]:
     """As JSON values.
 
-    `correlation` (Spearman of the raw scores, between experts by name); `experts`, of each the mean of its calibrated
-    scores, its `bias`, and with hard labels `auc` and `error` (the mean square distance to them); `label` (mean and
-    sd); `disputed`, the pairs with the largest spread.
+    `correlation` (Spearman of the raw scores, between experts by name; None for two with fewer than two different
+    scores in common); `experts`, of each the mean of its calibrated scores, its `bias`, and with hard labels `auc` and
+    `error` (the mean square distance to them), over the pairs that it has scored itself; `label` (mean and sd);
+    `disputed`, the pairs with the largest spread.
 
-    `bias` is how far an expert's calibrated scores lie above the truth on average, over the pairs that it has scored
-    itself: above the hard labels of those that have one, or where the data has none above the mean of the other
-    experts that have scored a pair. None where there is nothing to compare with.
+    `bias` is how far an expert's calibrated scores lie above the truth on average: above the hard labels of the pairs
+    that have one, or where the data has none above the mean of the other experts that have scored a pair. None where
+    there is nothing to compare with.
     """
     return {
         "correlation": correlations(labels),
@@ -32,17 +34,18 @@ def describe_labels(pairs: JudgedPairs, labels: Labels) -> dict[str, Any]:
     }
 
 
-def correlations(labels: Labels) -> dict[str, dict[str, float]]:
+def correlations(labels: Labels) -> dict[str, dict[str, float | None]]:
     """Spearman's correlation between the raw scores of every two experts, over the pairs that both have scored."""
     from scipy.stats import spearmanr
 
-    return {
-        one: {
-            other: _rounded(spearmanr(labels.raw_AP[i], labels.raw_AP[j], nan_policy="omit").statistic)
-            for j, other in enumerate(labels.names)
-        }
-        for i, one in enumerate(labels.names)
-    }
+    def between(one_P: Floats, other_P: Floats) -> float | None:
+        both = ~np.isnan(one_P) & ~np.isnan(other_P)
+        if min(len(set(one_P[both])), len(set(other_P[both]))) < 2:
+            return None
+        return _rounded(spearmanr(one_P[both], other_P[both]).statistic)
+
+    raw = dict(zip(labels.names, labels.raw_AP, strict=True))
+    return {one: {other: between(scores, others) for other, others in raw.items()} for one, scores in raw.items()}
 
 
 def disputed(pairs: JudgedPairs, labels: Labels) -> list[dict[str, Any]]:
@@ -66,16 +69,16 @@ def disputed(pairs: JudgedPairs, labels: Labels) -> list[dict[str, Any]]:
 def _expert(pairs: JudgedPairs, labels: Labels, number: int) -> dict[str, float | None]:
     from sklearn.metrics import roc_auc_score
 
-    scores_P = labels.calibrated_AP[number]
+    scores_P, said = labels.calibrated_AP[number], ~np.isnan(labels.raw_AP[number])
     found: dict[str, float | None] = {
-        "mean": _rounded(scores_P.mean()),
+        "mean": _rounded(scores_P[said].mean()),
         "bias": _bias(pairs, labels, number),
     }
     if pairs.label is not None:
-        known = ~np.isnan(pairs.label)
+        known = said & ~np.isnan(pairs.label)
         match = pairs.label[known] >= 0.5
         found["auc"] = _rounded(roc_auc_score(match, scores_P[known])) if 0 < match.sum() < len(match) else None
-        found["error"] = _rounded(((scores_P[known] - pairs.label[known]) ** 2).mean())
+        found["error"] = _rounded(((scores_P[known] - pairs.label[known]) ** 2).mean()) if known.any() else None
     return found
 
 

@@ -88,10 +88,16 @@ def test_one_pair_twice_is_never_apart() -> None:
 def test_too_few_labels(method: str) -> None:
     few = np.full(400, NAN)
     few[:30] = [1.0] * 11 + [0.0] * 19
-    with pytest.raises(DataError, match=r"needs at least 20 pairs labelled a match .* and has 11 and 19; use zscore"):
+    with pytest.raises(
+        DataError, match=r"at least 20 different pairs labelled a match .* and has 11 and 19; use zscore"
+    ):
         calibrate(SCORES, few, with_method(method))
     with pytest.raises(DataError, match="and has 0 and 0"):
         calibrate(SCORES, None, with_method(method))
+    # A pair that stands there many times is one.
+    many = np.concatenate([np.ones(25), np.zeros(35)])
+    with pytest.raises(DataError, match="and has 1 and 35"):
+        calibrate(SCORES[:60], many, with_method(method), np.maximum(np.arange(60) - 24, 0))
 
 
 TABLE = np.array([[0.1, 0.9, 0.5], [0.2, 0.6, 0.5], [0.9, 0.3, 0.5], [0.4, 0.2, 0.5]])

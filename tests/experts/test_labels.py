@@ -175,6 +175,27 @@ def test_bias_is_against_labels_or_else_against_the_others(tmp_path: Path) -> No
     assert bias("truth", **experts) == {"high": None, "low": pytest.approx(-0.7)}
 
 
+def test_experts_are_judged_by_what_they_said_themselves(
+    tmp_path: Path, dalr: Callable[..., tuple[int, str, str]]
+) -> None:
+    table = tmp_path / "table.csv"
+    # Each of the two has scored other pairs; where one was silent, the table holds what the other says.
+    table.write_text("first,second,label,one,two\na,b,1,0.2,\nc,d,0,0.4,\ne,f,1,,0.9\ng,h,0,,0.1\n")
+    config = tmp_path / "config.yaml"
+    people = "{kind: column, calibration: {method: none}, column: "
+    config.write_text(f"data: {{first: first, second: second}}\nexperts: {{one: {people}one}}, two: {people}two}}}}\n")
+    code, said, error = dalr("label", table, "--config", config, "--out", tmp_path / "labels.parquet", "--json")
+    assert (code, error) == (0, error)
+    found = json.loads(said)
+    assert found["correlation"] == {"one": {"one": 1.0, "two": None}, "two": {"one": None, "two": 1.0}}
+    assert {name: expert["auc"] for name, expert in found["experts"].items()} == {"one": 0.0, "two": 1.0}
+    assert found["experts"]["one"]["mean"] == 0.3
+    assert found["experts"]["two"]["error"] == 0.01
+    code, said, _ = dalr("label", table, "--config", config, "--out", tmp_path / "again.parquet")
+    assert code == 0
+    assert "–" in said
+
+
 def test_a_pair_that_people_left_blank(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("first,second,grade,weight\na b,a b,1,3\na c,a d,,2\nx,y,0,1\n")
