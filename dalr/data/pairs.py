@@ -92,10 +92,9 @@ def read_pairs(table: Table, source: str, group: str | None = None) -> tuple[Pai
     pairs = Pairs()
     bad: list[BadRow] = []
     for part in table.parts:
-        groups = part.columns.get(group or GROUP) or [None] * len(part.rows)
-        for line, *cells, group_cell in zip(
-            part.rows, part.columns.get(ANCHOR, []), part.columns.get(POSITIVE, []), groups, strict=True
-        ):
+        # A folder may hold another table, without these columns.
+        cells_of = [part.columns.get(name) or [None] * len(part.rows) for name in (ANCHOR, POSITIVE, group or GROUP)]
+        for line, *cells, group_cell in zip(part.rows, *cells_of, strict=True):
             texts = [as_text(cell) for cell in cells]
             reason = _unusable(texts)
             if reason:

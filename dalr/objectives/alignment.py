@@ -331,7 +331,8 @@ class AlignmentObjective(Objective):
         if kind == "pairs" or not self.config.uses_images:
             return []
         modules: list[nn.Module | None] = [model.image, model.image_head, self.matching_head, self.text_grounding]
-        if self.config.intra_space == "sentence" or not (self.config.soft_intra or self.config.rank):
+        distilled = self.config.distil_text and (self.config.soft_intra or self.config.rank)
+        if self.config.intra_space == "sentence" or not distilled:
             modules.append(model.text_head)
         idle = [parameter for module in modules if module is not None for parameter in module.parameters()]
         idle += [parameter for parameter in (self.log_scale, self.bias) if parameter is not None]

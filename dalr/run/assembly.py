@@ -178,12 +178,14 @@ def named_pairs(model: DualEncoder, name: str, pairs: ScoredPairs) -> dict[str, 
 
 
 def load_part(source: str | Path, columns: DataConfig, split: str, *, shared: bool) -> Manifest:
-    """The rows of `split` where the source has such a part, else all of them (a file for each part).
+    """The rows of `split`, or all of a source that does not tell parts apart (a file for each part).
 
-    Raises DataError where train and val are `shared`, that is in one source, and it does not tell them apart.
+    Raises DataError where train and val are `shared`, that is in one source, and it does not tell them apart, and for a
+    source that has parts, but not this one.
     """
     manifest = Manifest.load(source, columns)
-    if not shared and not manifest.split_rows(split):
+    parts = {value for value in manifest.split or [] if value}
+    if not shared and len(parts) < 2 and not manifest.split_rows(split):
         return manifest
     return manifest.part(split)
 

@@ -25,7 +25,7 @@ from dalr.evaluation.sts import pairs_dev
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, Kind, LossParts, Objective, Rows
 from dalr.objectives.batch import TextInput
-from dalr.simcse.tasks import TaskConfig, TaskPart
+from dalr.simcse.tasks import TaskConfig, TaskName, TaskPart
 from dalr.train_config import TrainConfig
 from dalr.training_data import text_column
 
@@ -40,7 +40,7 @@ class TasksConfig(Config):
     """Tasks by name, trained jointly (one: singly). `round_robin` gives every task as many steps, `size` as its rows
     ask for."""
 
-    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    tasks: dict[TaskName, TaskConfig] = Field(min_length=1)
     sampling: Sampling = "round_robin"
 
     @property

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from dalr.config import Config, nearest
 from dalr.simcse.multitask import Sampling
-from dalr.simcse.tasks import TaskConfig
+from dalr.simcse.tasks import TaskConfig, TaskName
 
 StageKind = Literal["sts", "unsup", "sup", "rank", "distil", "tasks", "whiten", "centre"]
 Section = dict[str, Any]
@@ -61,7 +61,7 @@ class StageConfig(Config):
     objective: Section = Field(default_factory=dict)
     teachers: list[Section] = Field(default_factory=list)
     train: Section = Field(default_factory=dict)
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
+    tasks: dict[TaskName, TaskConfig] = Field(default_factory=dict)
     sampling: Sampling = "round_robin"
     dim: int | None = Field(default=None, ge=1)
 

@@ -1,11 +1,12 @@
 """The tasks of the minBERT setting and their data: classes of texts, duplicates, scored pairs; own files as well."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from torch import nn
 
 from dalr.config import Config
 from dalr.data.groups import carve_dev, connected_texts
@@ -15,6 +16,16 @@ from dalr.data.scored_pairs import read_scored_pairs
 from dalr.errors import DataError
 
 TaskKind = Literal["classes", "duplicates", "scores"]
+
+
+def _task_name(name: str) -> str:
+    # A task's head is a module by its name.
+    if "." in name or hasattr(nn.ModuleDict(), name):
+        raise ValueError(f"a task cannot be called '{name}'; take another name, without a dot")
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_task_name)]
 
 
 class TaskConfig(Config):

@@ -1,9 +1,10 @@
 """What a step of language modelling sees, and its loss.
 
 Invariants: a causal place is labelled with the next token of its text, a masked one with itself, with `predicts_next`
-the place before it; nothing is labelled across texts or in padding; batch `t` is a pure function of its number, and
-the slices of processes make up the whole; what a step hides does not hang on what the step before hid; MIX has its share of causal rows; the loss is the mean over all predicted
-places (against transformers' own loss), and its parts are weighted by theirs.
+the place before it; nothing is labelled across texts or in padding; batch `t` is a pure function of its number, and the
+slices of processes make up the whole; what a step hides does not hang on what the step before hid; MIX has its share of
+causal rows; the loss is the mean over all predicted places (against transformers' own loss), and its parts are weighted
+by theirs.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Faults planted for experiments.
 
 Invariants: a share of 0.4 moves the captions of two rows in five and loses none; the seed decides which; what is
-measured, the carved dev part among it, keeps its own captions.
+measured, the carved dev part among it, keeps its own captions; a part that a file of several has not is refused.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 
 from dalr.data.faults import shuffle_captions, swap_captions
 from dalr.data.manifest import DataConfig, Manifest
+from dalr.errors import DataError
 from dalr.run import DataSection
 from dalr.run.assembly import load_parts
 
@@ -44,6 +45,19 @@ def test_what_is_measured_keeps_its_captions(manifest: Path) -> None:
     assert (len(train), len(dev)) == (40, 10)
     assert len(moved(train)) == 20
     assert moved(dev) == []
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    path, other = tmp_path / "products.csv", tmp_path / "val.csv"
+    path.write_text("text,split\n" + "".join(f"product {row},{('train', 'test')[row % 2]}\n" for row in range(8)))
+    with pytest.raises(DataError, match=r"products.csv: no row has the split 'trian'; its splits are 'test', 'train'"):
+        load_parts(DataSection(train=str(path), train_split="trian"), seed=0)
+    other.write_text("text,split\n" + "".join(f"cup {row},held out\n" for row in range(4)))
+    # A file of one part, whatever it calls it, is that part.
+    train, val, _ = load_parts(DataSection(train=str(path), val=str(other)), seed=0)
+    assert train is not None
+    assert val is not None
+    assert (len(train), len(val)) == (4, 4)
 
 
 def test_swaps_within_and_across_kinds(tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_pairs_of_a_table(tmp_path: Path) -> None:
         read_pairs(read_source(str(lines)), str(lines))
 
 
+def test_a_folder_with_a_table_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("anchor,positive\none,two\n")
+    (tmp_path / "val.csv").write_text("text,label\nthree,1\nfour,0\n")
+    pairs, bad = read_pairs(read_source(tmp_path), "folder")
+    assert (pairs.anchors, pairs.positives) == (["one"], ["two"])
+    assert len(bad) == 2
+
+
 def test_pairs_of_scores(tmp_path: Path) -> None:
     path = tmp_path / "scored.tsv"
     path.write_text("sentence1\tsentence2\tscore\na\tb\t5\nc\td\t3.9\ne\tf\t4\ng\th\t\n")

@@ -150,6 +150,7 @@ def test_a_model_that_is_gone(pipeline: Settings, write_config: Callable[[Settin
         ("stages.sup.model.text.name=new", "stages.sup.model.text.name: it goes on from the model of the stage before"),
         ("stages.sup.kind=tasks", "stages.sup.tasks"),
         ("stages.sts={kind: centre, teachers: [{name: 'lexical:words', side: text}]}", "stages.sts.teachers"),
+        ("stages.sup={kind: tasks, tasks: {sst.5: {kind: scores, train: a, dev: b}}}", "cannot be called 'sst.5'"),
         ("stages.sup.train.metric=mrr", "stages.sup: train.metric: 'mrr' is not measured here"),
         ("stages.sts.objective.matryoshka=[64]", "objective.matryoshka"),
         ("stages.unsup.objective.matryoshka=[8]", "objective.sentence_head"),

@@ -139,6 +139,11 @@ def test_texts_alone_leave_the_image_side_out_and_no_gradient_missing() -> None:
     assert all(not p.grad.any() for p in model.image_head.parameters() if p.grad is not None)  # type: ignore[union-attr]
     quiet = Step(model, build_objective(config(name="dalr", profile="paper", distil_text=False), model)).train()
     assert set(quiet(batch_of(rows, "text"))[0].parts) == {"info"}
+    shared = config(name="dalr", profile="paper", intra_space="shared", distil_text=False)
+    quiet = Step(model, build_objective(shared, model)).train()
+    quiet.zero_grad()
+    quiet(batch_of(rows, "text"))[0].total.backward()
+    assert all(p.grad is not None for p in quiet.parameters() if p.requires_grad)
 
 
 def test_a_teachers_texts_are_met_on_pairs_alone() -> None:
