@@ -301,9 +301,9 @@ def test_texts_become_a_file_that_training_reads(tmp_path: Path) -> None:
     write_triplets(tmp_path / "t.csv", pairs, mined, texts, scores=True)
     found, bad = read_triplets(str(tmp_path / "t.csv"))
     assert bad == []
-    assert found[0] == [text for text in TRICKY for _ in range(2)]
-    assert found[1] == [f"positive of {text}" for text in TRICKY for _ in range(2)]
-    assert found[2] == [texts[at] for at in mined.candidate]
+    assert found.anchors == [text for text in TRICKY for _ in range(2)]
+    assert found.positives == [f"positive of {text}" for text in TRICKY for _ in range(2)]
+    assert found.negatives == [texts[at] for at in mined.candidate]
     heading = (tmp_path / "t.csv").read_text().splitlines()[0]
     assert heading == "anchor,positive,negative,rank,positive_cosine,negative_cosine"
     assert mined.counts["candidates"] == 2 * len(TRICKY)

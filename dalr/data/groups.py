@@ -6,6 +6,7 @@ metrics and the audit all read the same (N, 2) array: two different rows are mut
 in any column; -1 equals nothing.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
@@ -45,6 +46,34 @@ def group_ids(
         [None if not caption or (group is not None and group[row]) else caption for row, caption in enumerate(captions)]
     )
     return np.stack([first, second], axis=1)
+
+
+def pair_ids(first: Sequence[str], second: Sequence[str], group: Sequence[str | None] | None = None) -> Ids:
+    """Group ids of N pairs of texts, int64 (N, K): equal in some column where two pairs share a text on either side.
+
+    A text stands in the same column of all its pairs, and the two texts of a pair in different ones, so K is 2 or 3
+    for most data, and larger where many texts are all paired with each other. A pair with a group has its group alone.
+    """
+    grouped = group if group is not None else [None] * len(first)
+    left, right = ([normalise_caption(text) for text in side] for side in (first, second))
+    partners: dict[str, set[str]] = {}
+    for one, other, name in zip(left, right, grouped, strict=True):
+        if not name:
+            partners.setdefault(one, set()).add(other)
+            partners.setdefault(other, set()).add(one)
+    column: dict[str, int] = {}
+    for text, others in partners.items():
+        taken = {column.get(other) for other in others if other != text}
+        column[text] = next(free for free in itertools.count() if free not in taken)
+    number: dict[Hashable, int] = {}
+    ids = np.full((len(left), max(column.values(), default=0) + 1), -1, dtype=np.int64)
+    for row, (one, other, name) in enumerate(zip(left, right, grouped, strict=True)):
+        if name:
+            ids[row, 0] = number.setdefault(("group", name), len(number))
+        else:
+            for text in (one, other):
+                ids[row, column[text]] = number.setdefault(text, len(number))
+    return ids
 
 
 def connected_components(ids: Ids) -> Ids:

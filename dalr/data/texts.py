@@ -3,14 +3,50 @@
 Read by the readers of catalogues, so that a line that cannot be used costs only itself and comes back as a bad row.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dalr.data.delimited import read_delimited
 from dalr.data.jsonlines import read_lines
+from dalr.data.pairs import ANCHOR, GROUP, POSITIVE
 from dalr.data.records import BadRow
+from dalr.data.rows import as_text
 from dalr.errors import DataError
 
-TRIPLET = ("anchor", "positive", "negative")
+TRIPLET = (ANCHOR, POSITIVE, "negative")
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Anchors, each with a positive and a negative; `group` is of the first two, as in `Pairs`."""
+
+    anchors: list[str] = field(default_factory=list)
+    positives: list[str] = field(default_factory=list)
+    negatives: list[str] = field(default_factory=list)
+    group: list[str | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.anchors)
+
+    @property
+    def sides(self) -> tuple[list[str], list[str], list[str]]:
+        return self.anchors, self.positives, self.negatives
+
+    def add(self, anchor: str, positive: str, negative: str, group: str | None) -> None:
+        """One more triplet."""
+        self.anchors.append(anchor)
+        self.positives.append(positive)
+        self.negatives.append(negative)
+        self.group.append(group)
+
+    def chosen(self, kept: Iterable[bool]) -> "Triplets":
+        """The triplets for which `kept` is true."""
+        found = Triplets()
+        for anchor, positive, negative, group, keep in zip(*self.sides, self.group, kept, strict=True):
+            if keep:
+                found.add(anchor, positive, negative, group)
+        return found
 
 
 def read_corpus(path: str) -> tuple[list[str], list[BadRow]]:
@@ -25,8 +61,8 @@ def read_corpus(path: str) -> tuple[list[str], list[BadRow]]:
     return sentences, part.bad
 
 
-def read_triplets(path: str) -> tuple[tuple[list[str], list[str], list[str]], list[BadRow]]:
-    """Anchors, positives and negatives of a CSV with these three columns; and the rows that lack one of them.
+def read_triplets(path: str) -> tuple[Triplets, list[BadRow]]:
+    """The triplets of a CSV with the columns of `TRIPLET`, and `group` where it has one; and the rows that lack a text.
 
     Raises DataError for a file that is missing, lacks a column or holds no complete row.
     """
@@ -34,14 +70,15 @@ def read_triplets(path: str) -> tuple[tuple[list[str], list[str], list[str]], li
     missing = [name for name in TRIPLET if name not in part.columns]
     if missing:
         raise DataError(f"data.triplets: {path}: lacks the columns {', '.join(missing)}")
-    kept: list[tuple[str, ...]] = []
-    for line, *fields in zip(part.rows, *(part.columns[name] for name in TRIPLET), strict=True):
-        empty = [name for name, field in zip(TRIPLET, fields, strict=True) if not (field or "").strip()]
+    found = Triplets()
+    groups = part.columns.get(GROUP) or [None] * len(part.rows)
+    for line, *cells, group in zip(part.rows, *(part.columns[name] for name in TRIPLET), groups, strict=True):
+        empty = [name for name, cell in zip(TRIPLET, cells, strict=True) if not (cell or "").strip()]
         if empty:
             part.refuse(line, f"has no {' and no '.join(empty)}")
         else:
-            kept.append(tuple(fields))
-    if not kept:
+            anchor, positive, negative = cells
+            found.add(anchor, positive, negative, as_text(group))
+    if not len(found):
         raise DataError(f"data.triplets: {path}: holds no complete row")
-    anchors, positives, negatives = zip(*kept, strict=True)
-    return (list(anchors), list(positives), list(negatives)), part.bad
+    return found, part.bad

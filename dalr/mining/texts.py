@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from dalr.data.groups import distinct_texts
-from dalr.data.pairs import Pairs, Texts
+from dalr.data.pairs import GROUP, Pairs, Texts
 from dalr.data.texts import TRIPLET
 from dalr.errors import DataError
 from dalr.features import embed_texts
@@ -81,8 +81,9 @@ def write_triplets(
 ) -> None:
     """Write the CSV that `data.triplets` of a training config names: anchor, positive, negative, one negative a row.
 
-    `scores` adds the negative's rank and the cosines behind it. The file appears whole or not at all. Raises DataError
-    when nothing was mined.
+    Where pairs have groups, so has the file: training must not take a text of the group for a negative either. `scores`
+    adds the negative's rank and the cosines behind it. The file appears whole or not at all. Raises DataError when
+    nothing was mined.
     """
     if not len(mined.pair):
         reason = next(iter(mined.without.values()), "there are no pairs")
@@ -96,6 +97,9 @@ def write_triplets(
         [candidates[candidate] for candidate in mined.candidate],
     ]
     names = list(TRIPLET)
+    if any(pairs.group):
+        names.append(GROUP)
+        columns.append([pairs.group[pair] or "" for pair in mined.pair])
     if scores:
         names += SCORES
         columns += [mined.rank, _written(mined.positive_cosine[mined.pair]), _written(mined.cosine)]

@@ -72,9 +72,10 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
     texts = read_texts(data, check)
     if train is not None and check is not None:
         train = train.select(np.flatnonzero(check.kept_texts([text or "" for text in train.texts])))
-    captions = list(train.texts) if train is not None else []
+    captions = None if train is None else train.select(np.flatnonzero([bool(text) for text in train.texts]))
+    captioned = [text for text in captions.texts if text] if captions is not None else []
     torch.manual_seed(config.train.seed)
-    model = DualEncoder.build(config.model, corpus=[text for text in [*captions, *texts.everything()] if text])
+    model = DualEncoder.build(config.model, corpus=[*captioned, *texts.everything()])
     inputs = {"model": hash_json([model.fingerprint("text"), model.fingerprint("image") if model.image else ""])}
 
     cache = Path(data.cache) if data.cache else None
@@ -92,7 +93,7 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
     if not rows:
         raise ConfigError(f"data.train: the objective {config.objective.name} trains on pairs; name a manifest")
     teachers = [teacher for teacher in config.teachers if teacher.side in config.objective.taught_sides]
-    said: dict[Kind, Sequence[str]] = {"text": texts.anchors(captions)} if "text" in rows else {}
+    said: dict[Kind, Sequence[str]] = {"text": texts.anchors() or captioned} if "text" in rows else {}
     if "pairs" in rows and train is not None:
         said["pairs"] = [text or "" for text in train.texts]
     rows = add_teachers(teachers, rows, said, train if config.objective.uses_images else None, cache)

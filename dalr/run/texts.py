@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dalr.data.manifest import BadRow
+from dalr.data.groups import pair_ids
+from dalr.data.manifest import BadRow, Manifest
 from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs
-from dalr.data.texts import read_corpus, read_triplets
+from dalr.data.texts import Triplets, read_corpus, read_triplets
 from dalr.errors import DataError
 from dalr.evaluation.leaks import LeakCheck, chosen
 from dalr.files import hash_json
@@ -29,31 +30,31 @@ class TrainingTexts:
     """
 
     corpus: list[str] = field(default_factory=list)
-    triplets: tuple[list[str], ...] | None = None
+    triplets: Triplets | None = None
     pairs: ScoredPairs | None = None
     bad: list[BadRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.corpus or self.triplets or self.pairs)
 
-    def anchors(self, captions: Sequence[str | None] = ()) -> list[str]:
-        """The first text of every row; the captions of a manifest where there is nothing else."""
+    def anchors(self) -> list[str]:
+        """The first text of every row."""
         if self.triplets is not None:
-            return self.triplets[0]
-        if self.pairs is not None:
-            return self.pairs.first
-        return self.corpus or [text for text in captions if text]
+            return self.triplets.anchors
+        return self.pairs.first if self.pairs is not None else self.corpus
 
     def everything(self) -> list[str]:
         """All texts, for a tokenizer that is built from them."""
-        sides = self.triplets or ((self.pairs.first, self.pairs.second) if self.pairs else ())
+        sides = self.triplets.sides if self.triplets else (self.pairs.first, self.pairs.second) if self.pairs else ()
         return [*self.corpus, *(text for side in sides for text in side)]
 
     def fingerprint(self) -> str:
         """32 hex digits over what is trained on."""
         pairs = self.pairs
         scored = [[pairs.first, pairs.second, pairs.score, *([pairs.weight] if pairs.weight else [])]] if pairs else []
-        return hash_json([self.corpus, self.triplets, *scored])
+        found = self.triplets
+        triplets = [*found.sides, *([found.group] if any(found.group) else [])] if found else None
+        return hash_json([self.corpus, triplets, *scored])
 
 
 def read_texts(data: DataSection, leaks: LeakCheck | None) -> TrainingTexts:
@@ -65,8 +66,8 @@ def read_texts(data: DataSection, leaks: LeakCheck | None) -> TrainingTexts:
     if leaks is None:
         return found
     if found.triplets is not None:
-        kept = leaks.kept_texts(*found.triplets)
-        found = replace(found, triplets=tuple(chosen(side, kept) for side in found.triplets))
+        kept = leaks.kept_texts(*found.triplets.sides)
+        found = replace(found, triplets=found.triplets.chosen(kept))
     elif found.pairs is not None:
         kept = leaks.kept_pairs(found.pairs.first, found.pairs.second)
         found = replace(found, pairs=found.pairs.chosen(kept))
@@ -116,22 +117,30 @@ def read_scaled(source: ScoresConfig) -> tuple[ScoredPairs, list[BadRow]]:
 def sentence_rows(
     texts: TrainingTexts,
     data: DataSection,
-    captions: Sequence[str | None],
+    captions: Manifest | None,
     model: DualEncoder,
     cache: Path | None,
     progress: ProgressSink | None,
 ) -> Rows:
-    """The rows of the text-only training set: triplets, scored pairs, the corpus, or else the captions."""
-    rows = text_rows(texts.anchors(captions), model, cache=cache, progress=progress, prompt=data.anchor_prompt)
+    """The rows of the text-only training set: triplets, scored pairs, the corpus, or else the captions.
+
+    Captions keep their groups and weights; their photos are not read, so those of one path are one group.
+    """
+    said = texts.anchors() if texts or captions is None else [text or "" for text in captions.texts]
+    rows = text_rows(said, model, cache=cache, progress=progress, prompt=data.anchor_prompt)
+    if not texts and captions is not None:
+        return replace(rows, ids_NK=captions.ids(), weight_N=captions.weight)
 
     def partners(side: Sequence[str]) -> Column:
         return text_column(side, model, cache, progress, data.partner_prompt)
 
     if texts.triplets is not None:
-        positive, negative = texts.triplets[1:]
-        return replace(rows, positive=partners(positive), negative=partners(negative))
+        anchors, positives, negatives = texts.triplets.sides
+        ids = pair_ids(anchors, positives, texts.triplets.group)
+        return replace(rows, ids_NK=ids, positive=partners(positives), negative=partners(negatives))
     if texts.pairs is not None:
+        ids = pair_ids(texts.pairs.first, texts.pairs.second)
         target: npt.NDArray[np.float32] = np.array(texts.pairs.score, dtype=np.float32)
         weight: npt.NDArray[np.float32] = np.array(texts.pairs.weights(), dtype=np.float32)
-        return replace(rows, positive=partners(texts.pairs.second), target_N=target, weight_N=weight)
+        return replace(rows, ids_NK=ids, positive=partners(texts.pairs.second), target_N=target, weight_N=weight)
     return rows

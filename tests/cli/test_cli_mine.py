@@ -64,8 +64,10 @@ def test_pairs(run: Run, pairs: Path, tmp_path: Path, model: Path) -> None:
     assert (found["bad"], found["bad_rows"][0]["row"], found["bad_rows"][0]["reason"]) == (1, 26, "has no anchor")
     triplets, bad = read_triplets(str(tmp_path / "triplets.csv"))
     assert bad == []
-    assert len(triplets[0]) == 48
-    assert all(anchor.split()[-1] != negative.split()[0] for anchor, _, negative in zip(*triplets, strict=True))
+    assert len(triplets) == 48
+    # What the groups are for is not lost on the way to training.
+    assert triplets.group == [anchor.split()[-1] for anchor in triplets.anchors]
+    assert all(anchor.split()[-1] != negative.split()[0] for anchor, _, negative in zip(*triplets.sides, strict=True))
     code, out, err = run(*arguments, "--teacher", model, "--scores", out="scored.csv")
     assert code == 0, err
     assert "24 pairs x 24 candidates" in out
@@ -83,7 +85,7 @@ def test_scored_pairs_and_a_corpus(run: Run, tmp_path: Path) -> None:
     found = json.loads(out)
     assert (found["pairs"], found["candidates"], found["known_positives"], found["below_threshold"]) == (1, 3, 1, 1)
     assert (found["bad"], found["lone_captions"]) == (1, None)
-    assert read_triplets(str(tmp_path / "triplets.csv"))[0][2][0] in ("a blue shoe", "a green lamp")
+    assert read_triplets(str(tmp_path / "triplets.csv"))[0].negatives[0] in ("a blue shoe", "a green lamp")
     code, _, err = run("--data", data)
     assert code == 2
     assert "say with --threshold" in err

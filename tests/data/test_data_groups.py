@@ -8,7 +8,7 @@
 import numpy as np
 import pytest
 
-from dalr.data.groups import carve_dev, connected_components, group_ids, normalise_caption
+from dalr.data.groups import carve_dev, connected_components, group_ids, normalise_caption, pair_ids
 from dalr.errors import DataError
 
 
@@ -50,6 +50,18 @@ def test_missing_matches_nothing() -> None:
     ids = group_ids([None, None, "a"], ["", None, " \t"])
     assert not positives(ids).any()
     assert (ids[:, 1] == -1).all()
+
+
+def test_pairs_meet_where_they_share_a_text() -> None:
+    generator = np.random.default_rng(0)
+    for texts in (3, 8, 40):
+        first, second = ([f"Text {number} " for number in generator.integers(texts, size=60)] for _ in range(2))
+        sets = [{normalise_caption(one), normalise_caption(other)} for one, other in zip(first, second, strict=True)]
+        meet = np.array([[bool(one & other) for other in sets] for one in sets]) & ~np.eye(60, dtype=bool)
+        assert (positives(pair_ids(first, second)) == meet).all()
+    assert pair_ids(["a", "b", "x"], ["b", "c", "y"]).shape == (3, 2)
+    grouped = positives(pair_ids(["a", "a", "c", "d"], ["b", "b", "d", "c"], ["g", None, "g", ""]))
+    assert np.argwhere(grouped).tolist() == [[0, 2], [2, 0]]
 
 
 def test_components_equal_the_plain_search() -> None:

@@ -23,9 +23,10 @@ def test_a_corpus_keeps_what_can_be_read(tmp_path: Path) -> None:
 
 def test_triplets_keep_what_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "triplets.csv"
-    path.write_text('anchor,positive,negative,other\na,b,c,1\nd, ,f,2\n"g, h",i,j,3\nk,l\nm,n,o,4\n')
-    (anchors, positives, negatives), bad = read_triplets(str(path))
-    assert (anchors, positives, negatives) == (["a", "g, h", "m"], ["b", "i", "n"], ["c", "j", "o"])
+    path.write_text('anchor,positive,negative,group\na,b,c,1\nd, ,f,2\n"g, h",i,j,\nk,l\nm,n,o,4\n')
+    found, bad = read_triplets(str(path))
+    assert found.sides == (["a", "g, h", "m"], ["b", "i", "n"], ["c", "j", "o"])
+    assert found.group == ["1", None, "4"]
     assert sorted(row.row for row in bad) == [3, 5]
     assert "has no positive" in {row.reason for row in bad}
 
