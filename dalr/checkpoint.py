@@ -7,10 +7,11 @@ is checked before anything is loaded. A torn or altered one is refused by name a
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from dalr.files import hash_file, new_folder, remove, write_atomically, write_js
 
 log = logging.getLogger(__name__)
 
-SEAL = "COMPLETE.json"
-FORMAT = 1
+SEAL, BEST = "COMPLETE.json", "best.safetensors"
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -37,6 +38,8 @@ class Checkpoint:
         optimizer: the optimizer's tensors as `parameter name/state name`.
         ema: running averages of the parameters, empty without EMA.
         state: plain values (best metric, patience, epoch figures).
+        run: what it is a checkpoint of, as plain values: no other run may go on from it.
+        best: file of the weights that evaluated best until then, or None.
     """
 
     step: int
@@ -44,6 +47,8 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     ema: dict[str, Tensor]
     state: dict[str, Any]
+    run: dict[str, Any] = field(default_factory=dict)
+    best: Path | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
@@ -58,6 +63,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
                 tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}
                 save_file(tensors, temporary / f"{name}.safetensors")
             write_json(temporary / "state.json", checkpoint.state)
+            write_json(temporary / "run.json", checkpoint.run)
+            if checkpoint.best is not None:
+                same_file(checkpoint.best, temporary / BEST)
             files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
     except (OSError, SafetensorError) as error:
@@ -92,6 +100,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizer=load_file(path / "optimizer.safetensors"),
         ema=load_file(path / "ema.safetensors"),
         state=json.loads((path / "state.json").read_text(encoding="utf-8")),
+        run=json.loads((path / "run.json").read_text(encoding="utf-8")),
+        best=path / BEST if BEST in seal["files"] else None,
     )
 
 
@@ -160,11 +170,25 @@ class BestWeights:
             tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
             write_atomically(self.path, save(tensors))
 
+    def restore(self, saved: Path) -> None:
+        """Take those of a checkpoint: what was kept after it belongs to steps that are yet to be done again."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            same_file(saved, self.path)
+
     def load(self) -> dict[str, Tensor]:
         """The weights last kept."""
         from safetensors.torch import load_file
 
         return self.tensors if self.path is None else load_file(self.path)
+
+
+def same_file(source: Path, target: Path) -> None:
+    """`target` with the content of `source`: without a second copy on the disk where the file system can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:

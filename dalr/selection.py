@@ -28,7 +28,8 @@ class TrainState:
         guarded: the guarded ability before the first step.
         rate: by what the guard has slowed the learning rates.
         alpha: the share of the way from the start that was taken after training.
-        seconds, figures: of all processes that this run had; of the last evaluation.
+        seconds: of all processes that this run had.
+        figures, kept_figures: of the last evaluation; of the weights that are kept, empty where none are.
     """
 
     best: float | None = None
@@ -41,6 +42,7 @@ class TrainState:
     alpha: float | None = None
     seconds: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    kept_figures: dict[str, float] = field(default_factory=dict)
 
 
 class Selection:
@@ -141,6 +143,7 @@ class Selection:
         end = {name: value.detach().clone() for name, value in trained_state(self.module).items()}
         # The start has a figure where a guard measured it and nothing since was better and safe.
         best, best_value = 0.0, self.state.best if self.state.best_step == 0 else None
+        kept_figures = self.state.kept_figures
         for alpha in sorted(self.config.interpolate):
             load_trained_state(self.module, between(self._start, end, alpha))
             known = alpha == 1 and self.state.best_step == step  # the last evaluation's
@@ -148,9 +151,11 @@ class Selection:
             yield {"event": "interpolate", "step": step, "alpha": alpha, **figures}
             value = self._figure(figures, "metric", self.config.metric)
             if self._is_safe(figures) and (best_value is None or self._beats(value, best_value)):
-                best, best_value = alpha, value
+                best, best_value, kept_figures = alpha, value, figures
         load_trained_state(self.module, between(self._start, end, best))
         self.state.alpha = best
+        # Where no share is safe it is the start, which nothing but a guard that selects has measured.
+        self.state.kept_figures = self._figures() if best_value is None else kept_figures
         if best_value is not None:
             self.state.best = best_value
         if best > 0 and self.state.best_step == 0:
@@ -184,7 +189,7 @@ class Selection:
         return value > other if wanted else value < other
 
     def _keep(self, step: int) -> None:
-        self.state.kept, self.state.best_step = True, step
+        self.state.kept, self.state.best_step, self.state.kept_figures = True, step, self.state.figures
         if self.writes:
             self.best.keep(self._weights())
 

@@ -6,7 +6,7 @@ batches come by number, evaluation and saving are handed in.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,10 +28,12 @@ from dalr.data.prefetch import Prefetch
 from dalr.devices import on_cpu, precision_name
 from dalr.ema import Ema
 from dalr.encoders import keep_pages, parameter_groups
-from dalr.errors import ConfigError, DalrError, MissingExtraError
+from dalr.errors import ConfigError, DalrError, MissingExtraError, UsageError
+from dalr.files import hash_tensors
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
+from dalr.run_folder import changed_keys
 from dalr.schedule import Restarts, epochs_done, learning_rate_factor, step_seed
 from dalr.selection import Evaluate, Selection, TrainState
 from dalr.train_config import TrainConfig
@@ -52,7 +54,8 @@ class TrainData(Protocol):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: steps done, the best step and metric, seconds in all (over all resumes), last evaluation.
+    """How a run ended: steps done, the best step and metric, seconds in all (over all resumes), figures of the
+    kept weights.
 
     `alpha` is the share of the way from the start to the best weights that was taken, where `interpolate` asked for it.
     """
@@ -88,9 +91,12 @@ class Trainer:
             `config.metric` selects the best weights. Without either the last weights are kept.
         progress: called with every event that is logged.
         restarts: where the learning rate or the optimizer begins anew; None is nowhere.
+        inputs: hashes, by name, of what this run hangs on beside config, objective and frozen weights, such as its
+            data: checkpoints in `out` of other inputs are another run's.
 
     Raises:
         ConfigError: where the config does not fit the processes or the data.
+        UsageError: from `fit`, where `out` holds checkpoints of another run.
         MissingExtraError: for a tracker that is not installed.
     """
 
@@ -105,6 +111,7 @@ class Trainer:
         evaluate: Evaluate | None = None,
         progress: Callable[[Event], None] | None = None,
         restarts: Restarts | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
@@ -118,6 +125,7 @@ class Trainer:
         self.evaluate = evaluate
         self.progress = progress
         self.restarts = restarts or Restarts()
+        self.inputs = dict(inputs or {})
         self.accelerator = Accelerator(
             cpu=on_cpu(),
             mixed_precision=precision_name(config.precision),
@@ -130,6 +138,8 @@ class Trainer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.step_module = Step(model, objective, config.compile)
+        frozen = {name: p.detach() for name, p in self.step_module.named_parameters() if not p.requires_grad}
+        self._frozen = hash_tensors(frozen) if self.out is not None else ""
         self.names = {p: name for name, p in self.step_module.named_parameters() if p.requires_grad}
         if not self.names:
             raise ConfigError(
@@ -206,7 +216,9 @@ class Trainer:
             self.accelerator.end_training()
         state = self.state
         best_step = state.best_step if state.kept else self.step
-        return TrainResult(self.step, best_step, state.best, clock.total(), state.figures, state.alpha)
+        return TrainResult(
+            self.step, best_step, state.best, clock.total(), state.kept_figures or state.figures, state.alpha
+        )
 
     def _one_step(self, batches: Prefetch[Batch], clock: Clock) -> None:
         config, t = self.config, self.step
@@ -301,6 +313,8 @@ class Trainer:
                 optimizer=optimizer_tensors(self.optimizer, self.names),
                 ema=self.ema.tensors,
                 state=dict(vars(self.state)),
+                run=self._run(),
+                best=self.selection.best.path if self.state.kept else None,
             )
             save_checkpoint(self.out / "checkpoints", checkpoint, keep=self.config.keep)
         self.accelerator.wait_for_everyone()
@@ -308,15 +322,32 @@ class Trainer:
     def _resume(self) -> None:
         checkpoint = None if self.out is None else newest_checkpoint(self.out / "checkpoints")
         if checkpoint is not None:
+            changed = changed_keys(checkpoint.run, self._run())
+            if changed:
+                raise UsageError(
+                    f"{self.out}: holds checkpoints of another run; changed: {'; '.join(changed)}. Choose another out, "
+                    "or give the old values"
+                )
             load_trained_state(self.step_module, checkpoint.model)
             load_optimizer_tensors(self.optimizer, self.names, checkpoint.optimizer)
             self.ema.load(checkpoint.ema)
             vars(self.state).update(checkpoint.state)
             self.step = checkpoint.step
+            if checkpoint.best is not None and self.accelerator.is_main_process:
+                self.selection.best.restore(checkpoint.best)
         self.log.cut_after(self.step if checkpoint is not None else -1)
         if checkpoint is not None:
             self._log({"event": "resume", "step": self.step})
         self.accelerator.wait_for_everyone()
+
+    def _run(self) -> dict[str, Any]:
+        """What tells this run from another, as plain values."""
+        return {
+            "train": self.config.model_dump(mode="json"),
+            "objective": self.step_module.objective.settings(),
+            "inputs": self.inputs,
+            "frozen weights": self._frozen,
+        }
 
     # -- progress ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ optimizer goes on as if it had never been taken apart.
 import json
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from dalr.checkpoint import (
+    BestWeights,
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -31,14 +33,15 @@ from dalr.errors import CheckpointError
 def make(step: int) -> Checkpoint:
     generator = torch.Generator().manual_seed(step)
     tensors = {"a": torch.randn(3, 4, generator=generator), "n": torch.tensor(step)}
-    return Checkpoint(step, tensors, {"a/exp_avg": torch.randn(3, 4, generator=generator)}, {}, {"best": 1.5})
+    optimizer = {"a/exp_avg": torch.randn(3, 4, generator=generator)}
+    return Checkpoint(step, tensors, optimizer, {}, {"best": 1.5}, {"train": {"seed": 0}})
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     saved = make(7)
     loaded = load_checkpoint(save_checkpoint(tmp_path, saved))
     assert loaded.step == 7
-    assert loaded.state == {"best": 1.5}
+    assert (loaded.state, loaded.run, loaded.best) == ({"best": 1.5}, {"train": {"seed": 0}}, None)
     assert loaded.model.keys() == saved.model.keys()
     assert all(torch.equal(loaded.model[name], saved.model[name]) for name in saved.model)
     assert torch.equal(loaded.optimizer["a/exp_avg"], saved.optimizer["a/exp_avg"])
@@ -70,13 +73,17 @@ def test_a_full_disk_is_told_and_leaves_the_one_before(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "COMPLETE.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "COMPLETE.json", "best.safetensors"]
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_harm_is_refused_by_name_and_the_one_before_is_used(
     tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    best = BestWeights(tmp_path / "best.safetensors")
+    best.keep({"a": torch.ones(2)})
     save_checkpoint(tmp_path, make(1))
-    path = save_checkpoint(tmp_path, make(2)) / name
+    path = save_checkpoint(tmp_path, replace(make(2), best=best.path)) / name
     content = path.read_bytes()
     if harm == "remove":
         path.unlink()

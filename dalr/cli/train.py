@@ -29,7 +29,7 @@ def train(
 
     --json prints: out, status (finished or checked), steps, best_step, metric, best, seconds, gpu_memory_gib (the
     most that its tensors held, or null), train_rows, bad_rows, leaks (rows that stand in test or dev sets, or
-    null), figures (of the last evaluation), alpha (the share of the way from the start that train.interpolate
+    null), figures (of the kept weights), alpha (the share of the way from the start that train.interpolate
     chose, or null), val (retrieval on data.val, as `eval retrieval` prints it, or null). For a pipeline: out,
     status, start (dev figures before the first stage) and stages (each: name, kind, out, steps, seconds,
     train_rows, bad_rows, leaks, figures).

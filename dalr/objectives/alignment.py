@@ -318,6 +318,9 @@ class AlignmentObjective(Objective):
             return self.config.student_temperature
         return torch.as_tensor(self.temperature()).detach()
 
+    def settings(self) -> Any:
+        return self.config.model_dump(mode="json")
+
     def set_step(self, step: int, total: int) -> None:
         """How far the run is: from 0 at its first step to 1 at its last."""
         self.done = step / max(1, total - 1)

@@ -7,6 +7,7 @@ batch is cut into chunks (the cached two-pass step): a method knows neither.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,10 @@ class Objective(nn.Module):
     def idle_parameters(self, model: DualEncoder, kind: Kind) -> list[nn.Parameter]:
         """Parameters that a batch of this kind leaves without a gradient, although other kinds do not."""
         return []
+
+    def settings(self) -> Any:
+        """What tells it from another method with the same parameters, as JSON values."""
+        return type(self).__name__
 
     def set_step(self, step: int, total: int) -> None:
         """Called before each step, `step` (from 0) of `total`: whatever moves over a run hangs on these two alone."""

@@ -97,7 +97,13 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
     if "pairs" in rows and train is not None:
         said["pairs"] = [text or "" for text in train.texts]
     rows = add_teachers(teachers, rows, said, train if config.objective.uses_images else None, cache)
+    for kind, share in (data.mix or {}).items():
+        if share and kind not in rows:
+            wanted = "data.corpus, data.triplets or data.scores" if kind == "text" else "a manifest in data.train"
+            raise ConfigError(f"data.mix: there is nothing to make steps of {kind} of; name {wanted}")
     inputs |= {"data.train": train.fingerprint() if train else "", "texts": texts.fingerprint()}
+    if "pairs" in rows and train is not None:
+        inputs["photos"] = hash_json(photo_keys(train))
     inputs |= teacher_fingerprints(teachers, rows)
     standardise_heads(model, rows)
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None

@@ -72,6 +72,11 @@ class RunConfig(Config):
             raise ValueError("data.train: name a manifest (or data.corpus, data.triplets, data.scores for texts alone)")
         if len(texts) > 1:
             raise ValueError(f"data.{texts[0]} and data.{texts[1]}: a run learns from one of them; make each a stage")
+        if texts and "text" not in self.objective.kinds:
+            raise ValueError(
+                f"data.{texts[0]}: objective {self.objective.name} has no term that learns from texts alone; leave it "
+                "out, or set objective.info or objective.distil_text"
+            )
         if bool(self.objective.score) != bool(data.scores):
             lacking, there = (
                 ("data.scores", "objective.score") if self.objective.score else ("objective.score", "data.scores")

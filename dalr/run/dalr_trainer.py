@@ -8,6 +8,7 @@ import torch
 
 from dalr.config import parse_config
 from dalr.data.manifest import DataConfig, Manifest
+from dalr.errors import ConfigError
 from dalr.evaluation.parts import Part
 from dalr.files import hash_json
 from dalr.model import DualEncoder
@@ -22,8 +23,10 @@ from dalr.training_data import (
     add_teachers,
     pair_rows,
     pair_weights,
+    photo_keys,
     standardise_heads,
     taught_objective,
+    teacher_fingerprints,
     text_rows,
 )
 
@@ -72,10 +75,15 @@ class DALRTrainer(Trainer):
         train, rows = pair_rows(train, model)
         sets: dict[Kind, Rows] = {"pairs": rows}
         texts: dict[Kind, Sequence[str]] = {"pairs": [text or "" for text in train.texts]}
+        inputs = {"data.train": train.fingerprint(), "photos": hash_json(photo_keys(train))}
         if corpus:
+            if "text" not in method.kinds:
+                raise ConfigError(f"corpus: objective {method.name} has no term that learns from texts alone")
+            inputs["corpus"] = hash_json(list(corpus))
             sets["text"], texts["text"] = text_rows(corpus, model), corpus
         teachers = [teacher for teacher in teachers if teacher.side in method.taught_sides]
         sets = add_teachers(teachers, sets, texts, train, None)
+        inputs |= teacher_fingerprints(teachers, sets)
         standardise_heads(model, sets)
         weights = pair_weights(NoiseConfig(), sets["pairs"]) if method.pair_weights else None
         part = Part(*pair_rows(val, model)) if val is not None else None
@@ -85,9 +93,12 @@ class DALRTrainer(Trainer):
             sets,
             batch_size=settings.batch_size // settings.accumulate,
             seed=settings.seed,
-            fingerprint=train.fingerprint() + hash_json(list(corpus)),
+            fingerprint=inputs["data.train"] + hash_json(list(corpus)),
         )
         data.warn_of_large_batches(settings.accumulate)
         torch.manual_seed(settings.seed)
         built = taught_objective(method, model, sets, teachers, weights)
-        super().__init__(model, built, data, settings, out=out, evaluate=measures.evaluate, progress=progress)
+        inputs |= {"data.val": part.manifest.fingerprint() if part else "", "evaluation": measures.fingerprint}
+        super().__init__(
+            model, built, data, settings, out=out, evaluate=measures.evaluate, progress=progress, inputs=inputs
+        )

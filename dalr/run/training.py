@@ -136,6 +136,7 @@ def carry_out(
             evaluate=plan.evaluate,
             progress=progress,
             restarts=plan.restarts,
+            inputs=plan.inputs,
         )
         ended = trainer.fit()
         val = None

@@ -6,7 +6,7 @@ Legend: B rows · H text width · C classes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,9 @@ class TaskObjective(Objective):
         outputs = {name: (width, task.classes) for name, task in config.tasks.items() if task.kind == "classes"}
         outputs |= {name: (3 * width, 1) for name, task in config.tasks.items() if task.kind == "duplicates"}
         self.heads = nn.ModuleDict({name: nn.Linear(*shape) for name, shape in outputs.items()})
+
+    def settings(self) -> Any:
+        return self.config.model_dump(mode="json")
 
     def embed(self, model: DualEncoder, batch: Batch) -> dict[str, Tensor]:
         """`h`, and `positive` for a pair's second text: pooled states (B, H)."""

@@ -118,6 +118,8 @@ def test_training_goes_on_from_a_saved_model(
         ("train.guard={metric: sts_dev}", "train.guard.metric: 'sts_dev' is not measured here"),
         ("evaluation.sts=nowhere", "nowhere"),
         ("objective={name: simcse, info: 0}", "weight 0"),
+        ("data.corpus=README.md", "data.corpus: objective clip has no term that learns from texts alone"),
+        ("data.mix={pairs: 1, text: 1}", "data.mix: there is nothing to make steps of text of"),
         ("train.batch_size=7", ""),
     ],
 )
@@ -183,11 +185,28 @@ def test_what_it_is_measured_on_is_an_input(
     code, _, stderr = call(config, "--out", str(out))
     assert code == 2
     assert "inputs changed since it began: data.val: " in " ".join(stderr.split())
-    # An earlier version did not note this input: it cannot be compared.
+    # The checkpoint knows it as well.
     for name in ("data.val", "evaluation"):
         del record["inputs"][name]
     (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    code, _, stderr = call(config, "--out", str(out))
+    assert code == 2
+    assert "holds checkpoints of another run; changed: inputs.data.val: " in " ".join(stderr.split())
+
+
+def test_a_photo_is_an_input(
+    squares: Path, settings: Settings, write_config: Callable[[Settings], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(squares, tmp_path / "squares")
+    settings["data"] |= {"train": str(tmp_path / "squares" / "train.csv")}
+    config, out = str(write_config(settings)), tmp_path / "run"
     assert call(config, "--out", str(out))[0] == 0
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    shutil.copy(tmp_path / "squares/images/001.png", tmp_path / "squares/images/002.png")
+    code, _, stderr = call(config, "--out", str(out))
+    assert code == 2
+    assert "inputs changed since it began: photos: " in " ".join(stderr.split())
 
 
 def test_train_and_val_of_one_table(squares: Path, settings: Settings, write_config: Any, tmp_path: Path) -> None:

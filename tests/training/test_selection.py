@@ -17,7 +17,7 @@ import torch
 from small_trainer import trainer_of
 
 from dalr.checkpoint import trained_state
-from dalr.errors import ConfigError
+from dalr.errors import ConfigError, UsageError
 from dalr.evaluation.parts import retrieval_evaluator
 from dalr.model import DualEncoder
 from dalr.selection import between
@@ -88,6 +88,7 @@ def test_stop(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> N
     assert result.steps == 10
     assert result.best_step == 5
     assert figures(trainer.model)["ability"] == pytest.approx(after[5])
+    assert result.figures["ability"] == after[5]  # what is told is of the weights that are kept
     (told,) = events(tmp_path / "run", "guard")
     assert (told["step"], told["start"]) == (10, 0.0)
     again = trainer_of(squares, frozen, tmp_path / "run", figures, guard=guard, **SETTINGS)
@@ -101,6 +102,47 @@ def test_stop(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> N
     result = strict.fit()
     assert (result.steps, result.best_step) == (5, 0)
     assert equal(weights(strict), start)
+    assert result.figures["ability"] == 0.0
+
+
+def test_the_best_weights_are_those_of_the_checkpoint(squares: Path, frozen: Any, tmp_path: Path) -> None:
+    """A run that was killed after a better evaluation and before its checkpoint, and does not get there again."""
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def run(values: list[float], out: Path, killed_at: int | None = None) -> Any:
+        left = iter(values)
+        trainer = trainer_of(squares, frozen, out, lambda model: {"mrr": next(left)}, **SETTINGS)
+
+        def watch(event: dict[str, Any]) -> None:
+            if event["event"] == "evaluation":
+                seen[event["step"]] = weights(trainer)
+                if event["step"] == killed_at:
+                    raise KeyboardInterrupt
+
+        trainer.progress = watch
+        trainer.fit()
+        return trainer
+
+    with pytest.raises(KeyboardInterrupt):
+        run([1.0, 2.0, 3.0], tmp_path / "run", killed_at=15)
+    trainer = run([0.5, 0.4], tmp_path / "run")
+    assert equal(weights(trainer), seen[10])
+    assert not equal(seen[10], seen[15])
+
+
+def test_another_run_does_not_go_on_from_these_checkpoints(squares: Path, frozen: Any, tmp_path: Path) -> None:
+    trainer_of(squares, frozen, tmp_path / "run", steps=4).fit()
+    for values, told in (
+        ({"steps": 8}, "train.steps: 4 → 8"),
+        ({"steps": 4, "objective": {"name": "clip", "cross_temperature": 0.1}}, "objective.cross_temperature"),
+    ):
+        with pytest.raises(UsageError, match=f"holds checkpoints of another run; changed: {told}"):
+            trainer_of(squares, frozen, tmp_path / "run", **values).fit()  # type: ignore[arg-type]
+    trainer = trainer_of(squares, frozen, tmp_path / "run", steps=4)
+    trainer.inputs = {"data.train": "other"}
+    with pytest.raises(UsageError, match=r"changed: inputs.data.train"):
+        trainer.fit()
+    assert trainer_of(squares, frozen, tmp_path / "run", steps=4).fit().steps == 4
 
 
 def test_less_perplexity_is_better(squares: Path, frozen: Any, figures: Figures, tmp_path: Path) -> None:
