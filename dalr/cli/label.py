@@ -36,7 +36,7 @@ def label(
     differ most).
     """
     from dalr.config import load_config
-    from dalr.data.annotated import PARQUET
+    from dalr.data.sources import PARQUET
     from dalr.errors import DataError, UsageError
     from dalr.experts.labels import LabelConfig, label_pairs, write_held_out, write_labels
     from dalr.experts.pairs import hold_out, read_judged

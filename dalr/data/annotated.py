@@ -9,10 +9,10 @@ from dalr.config import nearest
 from dalr.data.delimited import read_delimited
 from dalr.data.jsonlines import read_jsonl
 from dalr.data.records import BadRow, Part, check_readable
+from dalr.data.rows import as_text, unusable_text
+from dalr.data.sources import JSONL, PARQUET
 from dalr.errors import DataError, shortened
 
-JSONL = (".jsonl", ".ndjson", ".json")
-PARQUET = (".parquet", ".pq")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -59,6 +59,17 @@ def find_column(part: Part, known: Sequence[str], named: str | None, source: Pat
         return named
     by_name = {plain_name(name): name for name in reversed(list(part.columns))}
     return next((by_name[name] for name in known if name in by_name), None)
+
+
+def text_in(cell: Any, what: str) -> str:
+    """The text in a cell, without space around it; ValueError says that `what` is blank or no text."""
+    text = as_text(cell)
+    if text is None:
+        raise ValueError(f"has no {what}")
+    spoilt = unusable_text([text])
+    if spoilt:
+        raise ValueError(f"the {what} {spoilt}")
+    return text
 
 
 def number_in(cell: Any, what: str) -> float:

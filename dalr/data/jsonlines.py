@@ -1,4 +1,7 @@
-"""JSON Lines and plain text lines: read by `datasets`, and line by line where that fails, to say which is broken."""
+"""JSON Lines and plain text lines, read line by line: a broken one costs itself, and no value depends on other rows.
+
+`datasets` would make times of all strings of a column that look like one, and fail a whole file for one line.
+"""
 
 import codecs
 import gzip
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dalr.data.records import Part, as_cell, check_readable, read_columns
+from dalr.data.records import Part, as_cell, check_readable
 from dalr.errors import DataError, one_line
 
 _BOM = b"\xef\xbb\xbf"
@@ -21,34 +24,15 @@ def read_jsonl(path: Path) -> Part:
     """
     check_readable(path)
     with open(path, "rb") as stream:
-        head = stream.read(4096).removeprefix(_BOM).lstrip()
-        if head.startswith(b"["):
+        if stream.read(4096).removeprefix(_BOM).lstrip().startswith(b"["):
             raise DataError(f"{path}: is a JSON array; expected JSON Lines, one object a line")
-        stream.seek(0)
-        lines = [number for number, raw in enumerate(stream, start=1) if raw.strip()]
-    columns = _whole("json", path)
-    if columns and all(len(cells) == len(lines) for cells in columns.values()):
-        return Part(path.name, columns, lines)
     return _line_by_line(path, json_object)
 
 
 def read_lines(path: Path) -> Part:
     """Read a text file as one text a line (blank lines are passed over); the only column is `text`."""
     check_readable(path)
-    columns = _whole("text", path)
-    if columns is None or any("\0" in text for text in columns["text"]):
-        return _line_by_line(path, lambda text: {"text": text})
-    kept = [(line, text) for line, text in enumerate(columns["text"], start=1) if text.strip()]
-    return Part(path.name, {"text": [text.removeprefix("\ufeff") for _, text in kept]}, [line for line, _ in kept])
-
-
-def _whole(builder: str, path: Path) -> dict[str, list[Any]] | None:
-    try:
-        columns = read_columns(builder, path)
-    except Exception:
-        # One broken line fails the whole file there, with an error that seldom names it.
-        return None
-    return {name: [as_cell(cell) for cell in cells] for name, cells in columns.items()}
+    return _line_by_line(path, lambda text: {"text": text})
 
 
 def decoded_lines(path: Path, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:

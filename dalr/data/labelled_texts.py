@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dalr.data.annotated import find_column, number_in, read_table, refuse_nothing_usable
+from dalr.data.annotated import find_column, number_in, read_table, refuse_nothing_usable, text_in
 from dalr.data.records import BadRow
 from dalr.errors import DataError
 
@@ -53,11 +53,8 @@ def _read(
     texts: list[str] = []
     labels: list[Label] = []
     for line, cell, value in zip(part.rows, *(part.columns[str(found)] for found in columns.values()), strict=True):
-        content = "" if cell is None else str(cell).strip()
         try:
-            parsed = parse(value)
-            if not content:
-                raise ValueError("has no text")
+            content, parsed = text_in(cell, "text"), parse(value)
         except ValueError as error:
             part.refuse(line, str(error))
             continue

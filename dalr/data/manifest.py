@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dalr.config import Config
 from dalr.data.columns import Roles, find_columns
@@ -29,6 +29,12 @@ __all__ = [
 
 # Names in use for one and the same part of a data set.
 _SAME_SPLIT = ({"train", "training"}, {"val", "valid", "validation", "dev"}, {"test", "testing"})
+
+
+def _separator(value: str) -> str:
+    if len(value) != 1 or value in '"\r\n':
+        raise ValueError(f"expected one character, no quote and no end of a line, got {value!r}")
+    return value
 
 
 class DataConfig(Config):
@@ -59,7 +65,7 @@ class DataConfig(Config):
     val_split: str = "val"
     dev: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     encoding: str | None = None
-    separator: str | None = None
+    separator: Annotated[str, AfterValidator(_separator)] | None = None
     # Above 178 million PIL refuses on its own.
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = MAX_PIXELS
     allow_urls: bool = False

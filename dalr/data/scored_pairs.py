@@ -13,15 +13,16 @@ from pydantic import model_validator
 
 from dalr.config import Config
 from dalr.data.annotated import (
-    JSONL,
     find_column,
     number_in,
     plain_name,
     read_plain_lines,
     read_table,
     refuse_nothing_usable,
+    text_in,
 )
 from dalr.data.records import BadRow
+from dalr.data.sources import JSONL
 from dalr.errors import DataError
 
 SENTENCE_NAMES = (
@@ -193,13 +194,11 @@ class _Taken:
         self.bad.append(BadRow(file, line, str(line), reason))
 
     def add(self, file: str, line: int, first: Any, second: Any, score: Any, weight: Any = None) -> None:
-        sentences = ["" if cell is None else str(cell).strip() for cell in (first, second)]
         try:
+            sentences = [text_in(first, "first sentence"), text_in(second, "second sentence")]
             value = number_in(score, "score")
             if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
                 raise ValueError(f"the score {value:g} is outside {_range(self.low, self.high)}")
-            if not all(sentences):
-                raise ValueError(f"sentence {1 + sentences.index('')} is empty")
             counts = weight_in(weight) if self.weighted else 1.0
         except ValueError as error:
             self.refuse(file, line, str(error))

@@ -1,14 +1,13 @@
 """Memory-mapped shards: what has no random access is copied once into files that have it.
 
 A folder holds `shard-00000.bin`, `shard-00001.bin`, … (records one after the other), `index.npy` (where each
-record lies) and `shards.json` (what was put in). Any record is then one slice of a memory map, from any process,
+record lies) and `shards.json` (how many). Any record is then one slice of a memory map, from any process,
 in any order: tar shards, hub streams and packed tokens become something that a `Stream` can draw from.
 """
 
 import functools
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dalr.errors import DataError
-from dalr.files import new_folder, write_json
+from dalr.files import write_json
 
 FORMAT = 1
 
@@ -45,11 +44,11 @@ class ShardWriter:
         self._offset += len(record)
         return len(self._index) - 1
 
-    def finish(self, about: dict[str, Any] | None = None) -> None:
-        """Close the shards and write the index; `about` is any JSON kept with them."""
+    def finish(self) -> None:
+        """Close the shards and write the index."""
         self._close()
         np.save(self._folder / "index.npy", np.array(self._index, dtype=np.int64).reshape(-1, 3), allow_pickle=False)
-        write_json(self._folder / "shards.json", {"format": FORMAT, "records": len(self._index), "about": about or {}})
+        write_json(self._folder / "shards.json", {"format": FORMAT, "records": len(self._index)})
 
     def _close(self) -> None:
         if self._stream is not None:
@@ -71,26 +70,8 @@ class MemoryShards:
             raise DataError(f"{self.folder}: is not a folder of memory-mapped shards ({error})") from None
         if head.get("format") != FORMAT or index.shape != (head.get("records"), 3):
             raise DataError(f"{self.folder}: its index does not fit its shards.json; delete the folder to rebuild it")
-        self.about: dict[str, Any] = head["about"]
         self._index: npt.NDArray[np.int64] = index
         self._maps: dict[int, npt.NDArray[np.uint8]] = {}
-
-    @classmethod
-    def build(
-        cls,
-        folder: str | Path,
-        records: Iterable[bytes],
-        *,
-        about: dict[str, Any] | None = None,
-        shard_bytes: int = 1 << 30,
-    ) -> "MemoryShards":
-        """Write `records` to `folder` (whole or not at all) and open it."""
-        with new_folder(folder) as temporary:
-            writer = ShardWriter(temporary, shard_bytes)
-            for record in records:
-                writer.append(record)
-            writer.finish(about)
-        return cls(folder)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -16,6 +16,7 @@ from dalr.data.delimited import read_delimited
 from dalr.data.groups import distinct_texts, normalise_caption
 from dalr.data.jsonlines import read_jsonl
 from dalr.data.records import BadRow, Part
+from dalr.data.rows import unusable_text
 from dalr.data.scored_pairs import ScoredPairs, read_scored_pairs
 from dalr.errors import DataError
 
@@ -220,6 +221,8 @@ def _read_texts(path: Path, columns: Sequence[str], bad: list[BadRow]) -> dict[s
             part.refuse(line, f"has the _id {key} a second time", str(key))
         elif not text:
             part.refuse(line, "has no text", str(key))
+        elif spoilt := unusable_text([str(key), text]):
+            part.refuse(line, spoilt)
         else:
             texts[str(key)] = text
     bad.extend(part.bad)

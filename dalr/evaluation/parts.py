@@ -47,5 +47,7 @@ def embed_part(model: DualEncoder, part: Part, found: Relevance) -> tuple[np.nda
     if isinstance(rows.image, Features):
         image = model.project_features("image", rows.image.array, found.image_rows)
     else:
-        image = model.encode_image([manifest.image_path(int(row)) for row in found.image_rows])
+        assert model.image is not None
+        pictures = model.image.encode(found.image_rows.tolist(), open_image=manifest.open_image)
+        image = model.project_features("image", pictures)
     return text, image

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from dalr.config import Config
-from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable
+from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable, text_in
 from dalr.data.groups import carve_dev, connected_texts
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.records import BadRow, Part
@@ -158,24 +158,24 @@ def _of_texts(part: Part, names: tuple[str, str], config: JudgedConfig, path: Pa
     label = find_column(part, SCORE_NAMES, config.label, path)
     counts = find_column(part, WEIGHT_NAMES, None, path)
     kept: list[int] = []
+    texts: list[tuple[str, str]] = []
     labels: list[float] = []
     weights: list[float] = []
     for number, (line, first, second) in enumerate(
         zip(part.rows, *(part.columns[name] for name in names), strict=True)
     ):
         try:
-            for side, cell in (("first", first), ("second", second)):
-                if cell is None or not str(cell).strip():
-                    raise ValueError(f"its {side} text is empty")
+            both = text_in(first, "first text"), text_in(second, "second text")
             hard = _label(None if label is None else part.columns[label][number], config)
             weights.append(1.0 if counts is None else weight_in(part.columns[counts][number]))
             labels.append(hard)
+            texts.append(both)
             kept.append(number)
         except ValueError as error:
             part.refuse(line, str(error))
     if not kept:
         raise refuse_nothing_usable(path, "pair", part.bad)
-    sides = [[str(part.columns[name][number]).strip() for number in kept] for name in names]
+    sides = [list(side) for side in zip(*texts, strict=True)]
     columns = {name: [column[number] for number in kept] for name, column in part.columns.items()}
     where = [f"{part.file}:{part.rows[number]}" for number in kept]
     return JudgedPairs(sides[0], sides[1], None, _or_none(labels), columns, where, part.bad, np.array(weights))

@@ -78,7 +78,7 @@ def test_a_bad_row_costs_itself(tmp_path: Path) -> None:
     assert pairs == ScoredPairs(["a", "d"], ["b", "e"], [1.0, 0.0])
     assert [row.where for row in bad] == [f"pairs.tsv:{line}" for line in range(3, 11)]
     wanted = ["has no score", "'five' is not a number", "5.01 is outside the range 0 to 5", "-1 is outside",
-              "'nan' is not a number", "sentence 1 is empty", "sentence 2 is empty", "1 field"]  # fmt: skip
+              "'nan' is not a number", "has no first sentence", "has no second sentence", "1 field"]  # fmt: skip
     assert all(some in row.reason for some, row in zip(wanted, bad, strict=True))
     # The range is the caller's.
     assert [row.row for row in read_scored_pairs(path, high=None)[1]] == [3, 4, 6, 7, 8, 9, 10]
@@ -215,3 +215,18 @@ def test_scores_up_to_one_are_not_taken_for_scores_up_to_five(tmp_path: Path) ->
     assert read_scaled(ScoresConfig(path=str(path), high=5))[0].score == [0.2, 0.05]
     with pytest.raises(ValueError, match="low: 3 is to be less than high, 3"):
         ScoresConfig(path=str(path), low=3, high=3)
+
+
+def test_what_is_no_character_costs_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"sentence1": "half \\ud83d", "sentence2": "b", "score": 1}\n'
+        '{"sentence1": "a", "sentence2": "nul \\u0000", "score": 1}\n'
+        '{"sentence1": "whole \\ud83d\\ude00", "sentence2": "b", "score": 1}\n'
+    )
+    pairs, bad = read_scored_pairs(path)
+    assert pairs.first == ["whole \U0001f600"]
+    assert [row.reason for row in bad] == [
+        "the first sentence holds half a surrogate pair, which is no character",
+        "the second sentence holds a NUL character",
+    ]

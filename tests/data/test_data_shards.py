@@ -7,6 +7,7 @@
 
 import multiprocessing
 import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 from data_samples import encoded, picture
 
 from dalr.data.images import open_image
-from dalr.data.shards import MemoryShards, PackedImage
+from dalr.data.shards import MemoryShards, PackedImage, ShardWriter
 from dalr.errors import DataError
+from dalr.files import new_folder
 
 
 def records() -> list[bytes]:
@@ -23,12 +25,20 @@ def records() -> list[bytes]:
     return [generator.bytes(int(n)) for n in generator.integers(0, 300, 200)] + [b"", b"x"]
 
 
+def build(folder: Path, records: Iterable[bytes], shard_bytes: int = 1 << 30) -> MemoryShards:
+    with new_folder(folder) as temporary:
+        writer = ShardWriter(temporary, shard_bytes)
+        for record in records:
+            writer.append(record)
+        writer.finish()
+    return MemoryShards(folder)
+
+
 def test_records_come_back_in_any_order(tmp_path: Path) -> None:
     wanted = records()
-    shards = MemoryShards.build(tmp_path / "s", iter(wanted), shard_bytes=4_000, about={"made": "of this"})
+    shards = build(tmp_path / "s", iter(wanted), shard_bytes=4_000)
     assert len(list((tmp_path / "s").glob("shard-*.bin"))) > 3, "vacuous unless several files are written"
     assert len(shards) == len(wanted)
-    assert shards.about == {"made": "of this"}
     for number in np.random.default_rng(1).permutation(len(wanted)):
         assert shards[int(number)] == wanted[number]
     assert shards[-1] == wanted[-1]
@@ -38,25 +48,25 @@ def test_records_come_back_in_any_order(tmp_path: Path) -> None:
 
 def test_packed_tokens_are_a_view_away(tmp_path: Path) -> None:
     rows = [np.arange(n, dtype=np.int32) for n in (5, 0, 9)]
-    shards = MemoryShards.build(tmp_path / "s", (row.tobytes() for row in rows))
+    shards = build(tmp_path / "s", (row.tobytes() for row in rows))
     for number, row in enumerate(rows):
         assert (np.frombuffer(shards[number], dtype=np.int32) == row).all()
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    def failing() -> object:
+    def failing() -> Iterator[bytes]:
         yield b"one"
         raise OSError("the source went away")
 
     with pytest.raises(OSError, match="went away"):
-        MemoryShards.build(tmp_path / "s", failing())  # type: ignore[arg-type]
+        build(tmp_path / "s", failing())
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="not a folder of memory-mapped shards"):
         MemoryShards(tmp_path / "s")
 
 
 def test_damage_is_refused(tmp_path: Path) -> None:
-    shards = MemoryShards.build(tmp_path / "s", records())
+    shards = build(tmp_path / "s", records())
     (tmp_path / "s" / "shard-00000.bin").write_bytes(b"short")
     with pytest.raises(DataError, match="cut short"):
         MemoryShards(shards.folder)[150]
@@ -71,7 +81,7 @@ def _read(shards: MemoryShards, number: int) -> bytes:
 
 def test_other_processes_and_pictures(tmp_path: Path) -> None:
     wanted = [encoded(picture(seed)) for seed in range(3)]
-    shards = MemoryShards.build(tmp_path / "s", wanted)
+    shards = build(tmp_path / "s", wanted)
     shards[0]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.starmap(_read, [(shards, 2), (shards, 0)]) == [wanted[2], wanted[0]]

@@ -7,6 +7,7 @@
 """
 
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,13 @@ def test_jsonl_values_and_lists(tmp_path: Path) -> None:
     assert part.columns["when"] == [None, "2020-01-01 10:00:00"]
 
 
+def test_a_jsonl_value_does_not_hang_on_other_rows(tmp_path: Path) -> None:
+    written = ["2020-01-01", "2020-01-02T10:00:00Z", "2020"]
+    for rows in (written, [*written, "a dress"]):
+        (tmp_path / "d.jsonl").write_text("".join(json.dumps({"sku": value}) + "\n" for value in rows))
+        assert read_jsonl(tmp_path / "d.jsonl").columns["sku"] == rows
+
+
 def test_jsonl_broken_lines(tmp_path: Path) -> None:
     deep = b"[" * 100_000
     lines = [b'{"text": "good one"}', b'{"text": "cut', b"[1, 2]", b'"only a string"', b'{"text": "caf\xe9"}',
@@ -64,7 +72,7 @@ def test_json_array_is_named_as_such(tmp_path: Path) -> None:
 def test_text_lines(tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_bytes(b"\xef\xbb\xbffirst, with comma\n\n  second \n")
     part = read_lines(tmp_path / "d.txt")
-    assert (part.columns["text"], part.rows) == (["first, with comma", "  second "], [1, 3])
+    assert (part.columns["text"], part.rows) == (["first, with comma", "second"], [1, 3])
     (tmp_path / "d.txt").write_bytes(b"first\ncaf\xe9\nnul \x00\nlast\n")
     part = read_lines(tmp_path / "d.txt")
     assert (part.columns["text"], part.rows) == (["first", "last"], [1, 4])

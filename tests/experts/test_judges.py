@@ -41,7 +41,7 @@ def test_reading(source: Path, tmp_path: Path) -> None:
     assert found.label[0] == 0.5
     assert np.isnan(found.label[1])
     assert [(row.row, row.reason) for row in found.bad] == [
-        (3, "its second text is empty"), (5, "the label 9 is outside the range 1 to 5"),
+        (3, "has no second text"), (5, "the label 9 is outside the range 1 to 5"),
     ]  # fmt: skip
     assert read_judged(str(partly), JudgedConfig(first="a", second="b")).label is None
     with pytest.raises(DataError, match="there is no column 'c'"):

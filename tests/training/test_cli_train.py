@@ -111,6 +111,7 @@ def test_training_goes_on_from_a_saved_model(
         ("train.epoch=3", "did you mean 'epochs'?"),
         ("data.train=absent.csv", "absent.csv"),
         ("data.text=caption", "caption"),
+        ("data.separator=;;", "data.separator: expected one character, no quote"),
         ("model.text.name=nowhere/at-all", "nowhere/at-all"),
         ("model.image.name=timm:resnet_0", "resnet_0"),
         ("objective.name=clipp", "objective.name"),
