@@ -194,6 +194,18 @@ def _expand(value: Any, source: str, key: str) -> Any:
     return re.sub(r"\$\{(\w+)\}", variable, value)
 
 
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key: old → new` for every leaf in which two configs differ."""
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changed_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old!r} → {new!r}")
+    return found
+
+
 def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 

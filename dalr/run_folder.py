@@ -13,22 +13,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from dalr.config import Config
+from dalr.config import Config, changed_keys
 from dalr.errors import UsageError
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
-
-
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key: old → new` for every leaf in which two configs differ."""
-    found: list[str] = []
-    for key in dict.fromkeys([*before, *now]):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += changed_keys(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key}: {old!r} → {new!r}")
-    return found
 
 
 def read_run(out: Path) -> dict[str, Any] | None:

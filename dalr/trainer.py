@@ -24,6 +24,7 @@ from dalr.checkpoint import (
     save_checkpoint,
     trained_state,
 )
+from dalr.config import changed_keys
 from dalr.data.prefetch import Prefetch
 from dalr.devices import on_cpu, precision_name
 from dalr.ema import Ema
@@ -33,7 +34,6 @@ from dalr.files import hash_tensors
 from dalr.losses import average_gradients
 from dalr.model import DualEncoder
 from dalr.objectives import Batch, LossParts, Objective, Step
-from dalr.run_folder import changed_keys
 from dalr.schedule import Restarts, epochs_done, learning_rate_factor, step_seed
 from dalr.selection import Evaluate, Selection, TrainState
 from dalr.train_config import TrainConfig

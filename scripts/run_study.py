@@ -33,13 +33,13 @@ from rich.markdown import Markdown
 from study_measures import MEASURES, OF_IMAGES, Measured, Retrieval
 from study_tables import compare, tables
 
-from dalr.config import Config, load_config, read_yaml
+from dalr.config import Config, changed_keys, load_config, read_yaml
 from dalr.errors import DalrError, UsageError
 from dalr.evaluation.retrieval import DIRECTIONS
 from dalr.files import hash_file, hash_json, write_atomically, write_json
 from dalr.objectives import ObjectiveConfig
 from dalr.run import RunConfig, load_run_config
-from dalr.run_folder import changed_keys, check_same_run, read_run
+from dalr.run_folder import check_same_run, read_run
 from dalr.training_log import read_log
 
 # What a step's log tells of the loss; `TERMS` are those of DALR that an ablation goes through.

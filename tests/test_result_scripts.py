@@ -88,12 +88,13 @@ def test_a_figure_is_made_once(load: Any, tmp_path: Path) -> None:
 
 def test_a_run_by_another_config_is_no_cell(load: Any, tmp_path: Path) -> None:
     measured = load("measured")
-    config = RunConfig.model_validate({"data": {"corpus": "a.txt"}, "model": {"text": {"name": "new"}}})
+    values: dict[str, Any] = {"model": {"text": {"name": "new"}}, "objective": {"name": "simcse"}}
+    config = RunConfig.model_validate({"data": {"corpus": "a.txt"}, **values})
     assert measured.run_result(tmp_path / "none", config) is None
     record = {"status": "finished", "config": config.model_dump(mode="json"), "result": {"steps": 3}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert measured.run_result(tmp_path, config) == {"steps": 3}
-    other = RunConfig.model_validate({"data": {"corpus": "b.txt"}, "model": {"text": {"name": "new"}}})
+    other = RunConfig.model_validate({"data": {"corpus": "b.txt"}, **values})
     with pytest.raises(UsageError, match=r"data.corpus: 'a.txt' → 'b.txt'"):
         measured.run_result(tmp_path, other)
 

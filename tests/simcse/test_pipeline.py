@@ -203,7 +203,7 @@ def test_prompts_of_anchors_and_partners(pipeline: Settings, world: Path) -> Non
     plan = assemble(run)
     rows = plan.data.rows["text"]
     assert plan.model.text is not None
-    texts = read_triplets(data["triplets"])[0]
+    texts = read_triplets(data["triplets"])[0].sides
     wanted = [[f"query: {t}" for t in texts[0]], *([f"of passage: {t}" for t in side] for side in texts[1:])]
     for column, side in zip((rows.text, rows.positive, rows.negative), wanted, strict=True):
         assert isinstance(column, Tokens)
