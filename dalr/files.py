@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dalr.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -86,6 +88,16 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_own_folder(folder: Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """UsageError where `folder` is a file, or holds anything and is not `what` (such as "an audit's folder")."""
+    if folder.is_dir():
+        strange = any(not entry.name.startswith(".") for entry in folder.iterdir()) and not is_own(folder)
+    else:
+        strange = folder.exists()
+    if strange:
+        raise UsageError(f"{folder}: is there already and is not {what}; choose another --out")
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:

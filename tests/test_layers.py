@@ -38,6 +38,7 @@ FLOORS: list[set[str]] = [
 # of one subject; the benches show what their neighbours do.
 SAME_FLOOR = {
     ("config", "errors"),
+    ("files", "errors"),
     ("teachers", "features"),
     ("teachers", "lexical"),
     ("mining", "features"),

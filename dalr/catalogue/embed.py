@@ -101,8 +101,8 @@ def embed_catalogue(
         keys[side] = found.keys
 
     rows_file = _write_rows(folder, manifest, keys)
-    bad = [row for found in features.values() for row in found.bad]
-    if "image" in features:
+    bad = [*manifest.bad, *(row for found in features.values() for row in found.bad)]
+    if "image" in features or manifest.bad:
         write_atomically(folder / "bad_rows.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in bad))
     head = {
         "format": FORMAT,

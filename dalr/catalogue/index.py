@@ -49,6 +49,7 @@ ANEW = 0.2
 # As numbers; a leading zero, as codes have, makes a text.
 INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+DECIMAL_COMMA = re.compile(r"[-+]?\d[\d.]*,\d+")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def index_catalogue(
     """
     head, rows, stores = read_catalogue(store)
     if head["data"]["fingerprint"] != manifest.fingerprint():
-        raise StoreError(f"{store}: was embedded from other rows than {manifest.source} has now; run dalr embed again")
+        raise StoreError(
+            f"{store}: was embedded from other rows than {manifest.source} has now, or read with other "
+            "column options; give those of dalr embed, or run it again"
+        )
     made = TableHead(
         model=head["model"], fingerprints=head["fingerprints"], space=head["space"], source=manifest.source
     )
@@ -238,6 +242,12 @@ def _columns(
             notes.append(f"the column '{name}' is called '{column}' in the table")
         attributes[column] = values
     typed = {name: _typed(values) for name, values in attributes.items()}
+    for name, values in attributes.items():
+        written = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+        if written and all(DECIMAL_COMMA.fullmatch(value) for value in written):
+            notes.append(
+                f"the column '{name}' has decimal commas and stays text; write points to filter by its numbers"
+            )
     plain_values = [*own.values(), *([plain(cell) for cell in values.to_pylist()] for values in typed.values())]
     content = [hash_json(list(cells)) for cells in zip(*plain_values, strict=True)]
     strings = {name: pa.array(values, pa.string()) for name, values in own.items()}

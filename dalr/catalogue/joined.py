@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dalr.data.images import is_url
+from dalr.data.images import is_url, resolve_image
 from dalr.data.manifest import Manifest
 
 
@@ -62,6 +62,8 @@ def _absolute(manifest: Manifest) -> list[str | None]:
     return [
         image
         if image is None or is_url(image) or (manifest.stored and manifest.stored[row])
+        else str(resolve_image(root, image))
+        if "\\" in image
         else os.path.join(root, image)
         for row, image in enumerate(manifest.images)
     ]

@@ -157,7 +157,7 @@ def image_or_text(argument: str) -> tuple[str | None, str | None]:
     path = Path(argument)
     try:
         if not path.is_file():
-            if path.suffix.lower() in EXTENSIONS and not argument.count(" "):
+            if path.suffix.lower() in EXTENSIONS and (" " not in argument or len(path.parts) > 1):
                 raise DataError(f"{path}: there is no such image file; name one that is there, or words to search by")
             return argument, None
     except (OSError, ValueError):

@@ -64,8 +64,10 @@ def audit(
     recall, auroc, precision_at_planted; else null), worst (row, key, text, verdict, probability, reason).
     """
     from dalr.catalogue.audit import AuditConfig, Memory, audit_catalogue, read_decisions, read_truth, write_audit
+    from dalr.catalogue.audit.output import check_folder
     from dalr.config import apply_overrides, parse_config, read_yaml
 
+    check_folder(out)
     folds = [f"folds={crossfit}"] if crossfit is not None else []
     values = apply_overrides(read_yaml(config) if config is not None else {}, [*(overrides or []), *folds])
     settings = parse_config(AuditConfig, values, str(config or "options"))
@@ -100,7 +102,7 @@ def audit(
     for note in summary["notes"]:
         typer.echo(note)
     for row in summary["worst"][:5]:
-        typer.echo(f"{row['row']}: {row['text']}: {row['reason']}")
+        typer.echo(f"{row['row']}: {row['text'] or '–'}: {row['reason']}")
     if summary["truth"] is not None:
         found = summary["truth"]
         precision = "none" if found["precision"] is None else f"{found['precision']:.0%}"

@@ -11,14 +11,17 @@ import typer
 from dalr.cli import Json, app, command, print_json
 from dalr.cli.options import (
     AllowUrls,
+    Encoding,
     GroupColumn,
     IdColumn,
     ImageColumn,
     MaxPixels,
     Root,
+    Separator,
     Split,
     SplitColumn,
     TextColumn,
+    check_output,
 )
 from dalr.cli.progress import bar
 
@@ -59,10 +62,8 @@ def check(
     split_column: SplitColumn = None,
     split: Split = None,
     root: Root = None,
-    encoding: Annotated[str | None, typer.Option("--encoding", help="Of a CSV or TSV; found out if not given.")] = None,
-    separator: Annotated[
-        str | None, typer.Option("--separator", help="Of a CSV or TSV; found out if not given.")
-    ] = None,
+    encoding: Encoding = None,
+    separator: Separator = None,
     max_pixels: MaxPixels = None,
     allow_urls: AllowUrls = False,
     json_output: Json = False,
@@ -100,6 +101,8 @@ def check(
     sources = data or list(dict.fromkeys(source for source in named if source))
     if not sources:
         raise UsageError("name the data to check, or a --config whose data.train does")
+    if bad_rows is not None:
+        check_output("--bad-rows", bad_rows, config, *sources)
     manifests = _read(sources, columns, split)
     manifest = join_manifests(manifests)
     counts, limit, estimate, failure = None, 0, None, ""
@@ -129,7 +132,8 @@ def check(
 
         show_report(report, show)
     if not report.usable:
-        print(f"dalr check: {report.source}: no row is usable", file=sys.stderr)
+        why = "no row is usable" if report.rows else "has no rows"
+        print(f"dalr check: {report.source}: {why}", file=sys.stderr)
         raise typer.Exit(2)
     if strict and report.bad_rows:
         print(f"dalr check: {len(report.bad_rows):,} bad rows, and --strict is on", file=sys.stderr)

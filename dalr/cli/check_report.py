@@ -128,7 +128,7 @@ def _columns(columns: dict[str, Any]) -> str:
             names = " + ".join(column) if isinstance(column, list) else column
             parts.append(f"{role} = {names}{' (guessed)' if role in guessed else ''}")
     others = columns["others"]
-    return ", ".join(parts) + (f"; others: {', '.join(others)}" if others else "")
+    return "; ".join([*([", ".join(parts)] if parts else []), *([f"others: {', '.join(others)}"] if others else [])])
 
 
 def _rows(report: CheckReport, show: int) -> Part:
@@ -137,7 +137,7 @@ def _rows(report: CheckReport, show: int) -> Part:
     if bad > show:
         kinds = Counter(_kind(row.reason) for row in report.bad_rows)
         lines += [f"{count:,} × {kind}" for kind, count in kinds.most_common(8)]
-    return ("rows", BAD if bad else GOOD, lines)
+    return ("rows", BAD if bad or not report.rows else GOOD, lines)
 
 
 def _kind(reason: str) -> str:
@@ -152,7 +152,7 @@ def _images(report: CheckReport) -> list[Part]:
         return [] if report.columns["image"] is None else [("images", LOOK, ["not opened"])]
     lines = [
         f"{images.different:,} opened, {images.missing:,} missing, {images.unreadable:,} unreadable"
-        + (f"; {images.rows_without:,} rows name none" if images.rows_without else "")
+        + (f"; {images.rows_without:,} rows have none" if images.rows_without else "")
     ]
     level = BAD if images.missing or images.unreadable or images.rows_without else GOOD
     if images.copies.groups:

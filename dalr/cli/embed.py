@@ -39,19 +39,19 @@ def embed(
     """Embed a catalogue's texts and images into a store that `dalr search` reads.
 
     Started again, only new and changed rows are embedded, and a killed run goes on where it stopped. A changed model
-    embeds everything anew: rows of two models are never mixed. Images that cannot be read are skipped, counted, and
-    listed with their reason in bad_rows.jsonl in the store.
+    embeds everything anew: rows of two models are never mixed. Rows that cannot be used, and images that cannot be
+    read, are skipped, counted, and listed with their reason in bad_rows.jsonl in the store.
 
     --json prints: store, model, space (shared, sentence or image), rows, embedded (distinct items by side), new (of
-    these, embedded by this run), bad (number of images that cannot be read), bad_rows (the first 20: file, row, key,
-    reason), fingerprints (of the model, by side).
+    these, embedded by this run), bad (number of rows or images that cannot be used), bad_rows (the first 20: file, row,
+    key, reason), fingerprints (of the model, by side).
     """
     from dalr.catalogue.embed import embed_catalogue, read_catalogue
     from dalr.errors import UsageError
 
     if side not in SIDES:
         raise UsageError(f"--side {side}: expected image or text (leave it out for both)")
-    manifest = columns.load(data, split)
+    manifest = columns.load(data, split, tell=False)
     encoder = load_model(model, device)
     with bar("embedding") as progress:
         result = embed_catalogue(encoder, model, manifest, out, sides=SIDES[side], progress=progress)
@@ -74,9 +74,9 @@ def embed(
     parts = [f"{count:,} {name}s ({result.new.get(name, 0):,} new)" for name, count in result.embedded.items()]
     typer.echo(f"{result.rows:,} rows: {', '.join(parts)}; {result.space} space")
     for row in result.bad[:10]:
-        typer.echo(f"skipped: {row.reason}")
+        typer.echo(f"skipped: {row.where}: {row.reason}")
     if len(result.bad) > 10:
         typer.echo(f"… and {len(result.bad) - 10:,} more")
     if result.bad:
-        typer.echo(f"{len(result.bad):,} images cannot be read; all are listed in {out / 'bad_rows.jsonl'}")
+        typer.echo(f"{len(result.bad):,} rows or their images cannot be used: {out / 'bad_rows.jsonl'}")
     typer.echo(f"store: {out}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dalr.cli import Json, command, eval_app, print_json
-from dalr.cli.options import Device, ModelName
+from dalr.cli.options import Device, ModelName, tell_left_out
 from dalr.cli.progress import bar
 from dalr.cli.sentence_options import Cache, Int8, TruncateDim, load_sentence_model
 
@@ -56,5 +56,4 @@ def clustering(
         rows,
     )
     typer.echo(f"\n{found['definition']}")
-    if bad:
-        typer.echo(f"left out: {len(bad):,} rows; the first, {bad[0].where}: {bad[0].reason}", err=True)
+    tell_left_out(bad)

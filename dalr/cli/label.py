@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dalr.cli import Json, app, command, print_json
+from dalr.cli.options import check_output, tell_left_out
 from dalr.cli.progress import bar
 
 
@@ -45,6 +46,10 @@ def label(
     for name, path in (("--out", out), ("--dev", dev)):
         if path is not None and (path.suffix.lower() not in PARQUET or path.is_dir()):
             raise UsageError(f"{name} {path}: expected the name of a Parquet file, ending in .parquet")
+        if path is not None:
+            check_output(name, path, data, config)
+    if out == dev:
+        raise UsageError(f"--dev {dev}: is --out as well; name another file")
     settings = load_config(LabelConfig, config, overrides or [])
     pairs = read_judged(data, settings.data)
     held = None
@@ -63,9 +68,7 @@ def label(
         print_json({"out": str(out), **sizes, "reused": labels.reused, **found})
         return
     _show(found)
-    if pairs.bad:
-        first = pairs.bad[0]
-        typer.echo(f"left out: {len(pairs.bad):,} rows; the first, {first.where}: {first.reason}", err=True)
+    tell_left_out(pairs.bad)
     if held is not None:
         typer.echo(f"{len(held):,} pairs held out: {dev}")
     typer.echo(f"{len(pairs):,} labels, mean {found['label']['mean']:.2f} ± {found['label']['sd']:.2f}: {out}")
@@ -84,6 +87,7 @@ def _show(found: dict[str, Any]) -> None:
             cells += [_cell(expert["auc"], ".3f"), _cell(expert["error"], ".3f")]
         rows.append([name, *cells, *(_cell(found["correlation"][name][other], ".2f") for other in names)])
     show_table("calibrated scores; ρ is Spearman's correlation of the raw ones", columns, rows)
+    typer.echo("the pairs on which they differ most:")
     for pair in found["disputed"]:
         scores = "  ".join(f"{name} {value:.2f}" for name, value in pair["scores"].items())
         typer.echo(f"{pair['where']}: {scores}\n  {pair['first']}\n  {pair['second']}")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dalr.cli import Json, app, command, print_json
-from dalr.cli.options import Device, GroupColumn, ImageColumn, ModelName, Split, SplitColumn, TextColumn, load_model
+from dalr.cli.options import (
+    Device,
+    GroupColumn,
+    ImageColumn,
+    ModelName,
+    Split,
+    SplitColumn,
+    TextColumn,
+    check_output,
+    load_model,
+)
 from dalr.cli.progress import bar
 
 if TYPE_CHECKING:
@@ -112,6 +122,7 @@ def mine(
     config = parse_config(MiningConfig, values, "options")
     if out.is_dir():
         raise UsageError(f"--out {out}: is a folder; expected the name of a CSV file")
+    check_output("--out", out, data, corpus)
     found = _read(data, threshold, split, image_column, text_column, group_column, split_column)
     texts = found.candidates
     if corpus is not None:

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from dalr.data.manifest import Manifest
+    from dalr.data.manifest import BadRow, Manifest
     from dalr.model import DualEncoder
 
 Module = TypeVar("Module", bound="torch.nn.Module")
@@ -34,6 +35,8 @@ SplitColumn = Annotated[str | None, typer.Option("--split-column", help="Column 
 Split = Annotated[str | None, typer.Option("--split", help="Only the rows of this split, such as val.")]
 Root = Annotated[str | None, typer.Option("--root", help="Folder of the images; by default the manifest's own.")]
 MaxPixels = Annotated[int | None, typer.Option("--max-pixels", help="Largest width x height of an image.")]
+Separator = Annotated[str | None, typer.Option("--separator", help="Of a CSV or TSV; found out if not given.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Of a CSV or TSV; found out if not given.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch images from public http(s) addresses.")]
 
 
@@ -49,10 +52,12 @@ class CatalogueColumns:
     root: Root = None
     max_pixels: MaxPixels = None
     allow_urls: AllowUrls = False
+    separator: Separator = None
+    encoding: Encoding = None
 
-    def load(self, data: str, split: str | None = None) -> "Manifest":
-        """The rows of a catalogue, or of one split of it."""
-        return load_manifest(
+    def load(self, data: str, split: str | None = None, tell: bool = True) -> "Manifest":
+        """The rows of a catalogue, or of one split of it; with `tell` stderr says how many cannot be used."""
+        manifest = load_manifest(
             data,
             split,
             image=self.image_column,
@@ -63,7 +68,12 @@ class CatalogueColumns:
             root=self.root,
             max_pixels=self.max_pixels,
             allow_urls=self.allow_urls,
+            separator=self.separator,
+            encoding=self.encoding,
         )
+        if tell:
+            tell_left_out(manifest.bad)
+        return manifest
 
 
 def with_columns(function: Callable[..., None]) -> Callable[..., None]:
@@ -99,6 +109,8 @@ def load_manifest(
     root: str | None = None,
     max_pixels: int | None = None,
     allow_urls: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> "Manifest":
     """The rows that a command was pointed at."""
     from dalr.config import parse_config
@@ -112,9 +124,26 @@ def load_manifest(
         "split": split_column,
         "root": root,
         "allow_urls": allow_urls,
+        "separator": separator,
+        "encoding": encoding,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     }
     return Manifest.load(data, parse_config(DataConfig, values, "options"), split)
+
+
+def tell_left_out(bad: "Sequence[BadRow]") -> None:
+    """Say on stderr how many rows were left out, and why the first was."""
+    if bad:
+        typer.echo(f"left out: {len(bad):,} rows; the first, {bad[0].where}: {bad[0].reason}", err=True)
+
+
+def check_output(option: str, out: Path, *inputs: "str | Path | None") -> None:
+    """UsageError where a command would write over what it reads."""
+    from dalr.errors import UsageError
+
+    for source in inputs:
+        if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
+            raise UsageError(f"{option} {out}: is a file that is read; name another one")
 
 
 def load_model(source: str, device: str | None = None) -> "DualEncoder":

@@ -66,8 +66,9 @@ def report(
     from dataclasses import asdict, replace
 
     from dalr.catalogue.report import gather_report, write_report
-    from dalr.catalogue.report.writing import next_steps
+    from dalr.catalogue.report.writing import check_folder, next_steps
 
+    check_folder(out)
     manifest = columns.load(data)
     with bar("embedding") as progress:
         found = gather_report(

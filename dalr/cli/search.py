@@ -28,7 +28,11 @@ def search(
     ] = None,
     against: Annotated[str | None, typer.Option("--against", help="Rank image (default) or text.")] = None,
     where: Annotated[
-        str | None, typer.Option("--where", help="Filter in SQL, as in \"colour = 'red' AND price < 50\" (--db).")
+        str | None,
+        typer.Option(
+            "--where",
+            help="Filter in SQL, as in \"colour = 'red' AND `net price` < 50\": odd names in backticks (--db).",
+        ),
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help="vector, words (BM25) or hybrid (--db).")] = "vector",
     probes: Annotated[
@@ -71,7 +75,10 @@ def search(
     if text is None and image is None:
         raise UsageError("there is no query; give a text, the path of an image file, or --image")
     if (store is None) == (db is None):
-        raise UsageError("give --store (made by dalr embed) or --db (made by dalr index)")
+        both = ", not both" if store is not None else ""
+        raise UsageError(f"give --store (made by dalr embed) or --db (made by dalr index){both}")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--html {html}: expected the name of a page, ending in .html")
     if mode not in RANKED:
         raise UsageError(f"--mode {mode}: expected {', '.join(RANKED)}")
     if image_weight is not None and (text is None or image is None):

@@ -21,6 +21,10 @@ TEXT_NAMES = (
     "text", "caption", "captions", "title", "sentence", "sentences", "product_title", "product_name", "name",
     "description", "alt_text", "alt", "txt", "prompt", "query", "label", "labels", "class", "category",
 )  # fmt: skip
+# The words of a column's name that say so too, as in `Produkt Titel`.
+TEXT_WORDS = (
+    "title", "caption", "description", "titel", "bezeichnung", "beschreibung", "titre", "titolo", "titulo", "name",
+)  # fmt: skip
 GROUP_NAMES = ("group", "group_id")
 WEIGHT_NAMES = ("weight", "sample_weight")
 ID_NAMES = ("id", "key", "uid", "uuid", "sku", "product_id", "item_id", "image_id", "__key__")
@@ -130,11 +134,14 @@ def find_columns(
         chosen = _by_name(candidates, TEXT_NAMES) or max(
             (name for name in candidates if _words(columns[name]) >= 2), key=lambda name: _words(columns[name]),
             default=None,
-        )  # fmt: skip
+        ) or _by_word(candidates, TEXT_WORDS)  # fmt: skip
         if chosen is not None:
             wanted_text = [chosen]
             guessed.add("text")
             free.remove(chosen)
+        elif candidates:
+            listed = ", ".join(f"'{name}'" for name in candidates)
+            notes.append(f"none of the columns {listed} is taken for the texts; name the one that is with data.text")
     id = id or guess("id", ID_NAMES, _no_key)
     if image is None and not wanted_text:
         raise DataError(
@@ -147,6 +154,11 @@ def find_columns(
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
     return next((plain[name] for name in wanted if name in plain), None)
+
+
+def _by_word(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    words = {name: set(name.lower().replace("_", " ").replace("-", " ").split()) for name in names}
+    return next((name for word in wanted for name in names if word in words[name]), None)
 
 
 def _is_image(cell: Any) -> bool:
@@ -172,12 +184,12 @@ def _is_text(cell: Any) -> bool:
 
 def _share(cells: Sequence[Any], test: Any) -> float:
     """The share of non-empty cells among the first ones that pass `test`; 0 where all are empty."""
-    sample = [cell for cell in cells[:SAMPLE] if cell not in (None, "", [])]
+    sample = [cell for cell in cells[:SAMPLE] if cell not in (None, "", []) and not str(cell).isspace()]
     return sum(1 for cell in sample if test(cell)) / len(sample) if sample else 0.0
 
 
 def _words(cells: Sequence[Any]) -> float:
-    sample = [cell for cell in cells[:SAMPLE] if isinstance(cell, str) and cell]
+    sample = [cell for cell in cells[:SAMPLE] if isinstance(cell, str) and cell.strip()]
     return sum(len(cell.split()) for cell in sample) / len(sample) if sample else 0.0
 
 

@@ -68,6 +68,11 @@ def read_delimited(path: Path, *, separator: str | None = None, encoding: str | 
             part.notes.append(f"{part.file}: quotes are taken as they stand; as quoting they would have cost rows")
     _note(part, dialect, separator, encoding)
     header, plain = _header(path, records)
+    others = [_SEPARATOR_NAMES[other] for other in SEPARATORS if other in header[0]]
+    if separator is not None and len(header) == 1 and others:
+        part.notes.append(
+            f"{part.file}: has one column, '{header[0]}': is '{separator}' its separator, or {others[0]}?"
+        )
     good = []
     for record in records[1:]:
         if record.reason:

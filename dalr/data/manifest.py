@@ -212,7 +212,8 @@ class Manifest:
 
     def bad_row(self, row: int, reason: str) -> BadRow:
         """A row found unusable after all, as `bad` lists it."""
-        return BadRow(self.files[self.file_numbers[row]], int(self.row_numbers[row]), self.keys[row], reason)
+        plain = reason.removeprefix(f"{self.where(row)}: ")
+        return BadRow(self.files[self.file_numbers[row]], int(self.row_numbers[row]), self.keys[row], plain)
 
     def image_source(self, row: int) -> Path | StoredImage:
         """What `open_image` reads for a row, with nothing copied: its file, or its place in a shard."""
@@ -246,7 +247,8 @@ class Manifest:
         except DataError as error:
             message = str(error)
             where = self.where(row)
-            raise DataError(message if message.startswith(where) else f"{where}: image {message}") from None
+            name = self.images[row]
+            raise DataError(message if message.startswith(where) else f"{where}: image '{name}' {message}") from None
 
     def ids(self, image_keys: Sequence[str | None] | None = None) -> npt.NDArray[np.int64]:
         """Group ids, int64 (N, 2), as losses and metrics read them (see `dalr.data.groups`).

@@ -8,6 +8,7 @@ and the rows that the survey has parsed are taken, each bad one recorded with it
 import contextlib
 import glob
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,7 +77,12 @@ def read_columns(builder: str, path: Path, **options: Any) -> dict[str, list[Any
 
 
 def as_cell(value: Any) -> Any:
-    """A value as a cell: None, text, a number, a bool or a list of strings; anything else becomes text."""
+    """A value as a cell: None, text, a number, a bool or a list of strings; anything else becomes text.
+
+    What a table of pandas writes for an empty cell, NaN, is None.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple) and all(isinstance(item, str) or item is None for item in value):

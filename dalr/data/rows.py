@@ -27,6 +27,14 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
     notes += roles.notes
     if rows.unweighted:
         notes.append(f"{rows.unweighted:,} rows have no '{roles.weight}': their weight is 1")
+    said_nothing = sum(1 for text in rows.texts if text is not None and text.casefold() in PLACEHOLDERS)
+    if said_nothing:
+        notes.append(
+            f"{said_nothing:,} captions are a placeholder such as 'nan' or 'n/a'; leave the cell empty instead"
+        )
+    objects = sum(1 for text in rows.texts if text is not None and text.startswith('{"') and text.endswith("}"))
+    if objects:
+        notes.append(f"{objects:,} captions are JSON objects as they stand; name a column of plain text with data.text")
     origin = rows.origin
 
     def cells(name: str) -> list[str | None]:
@@ -55,6 +63,10 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
         "notes": notes,
         "stored": rows.stored if any(image is not None for image in rows.stored) else None,
     }
+
+
+# What programs write for an empty cell, when they write it as text.
+PLACEHOLDERS = ("nan", "none", "null", "n/a", "<na>")
 
 
 def as_text(cell: Any) -> str | None:
@@ -121,7 +133,8 @@ class _Rows:
         elif key in self.seen:
             reason = f"has the same '{roles.id or 'key'}' as {self.seen[key]}"
         elif image is None and not any(captions):
-            reason = "has neither an image nor a text" if roles.image and roles.text else "is empty"
+            both = roles.image and roles.text
+            reason = "has neither an image nor a text" if both else f"has no {'image' if roles.image else 'text'}"
         elif image is not None and stored is None:
             reason = reason or self.roots.refusal(image)
         reason = reason or unusable_text([key, image, *captions])

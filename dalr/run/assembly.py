@@ -74,6 +74,9 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
         train = train.select(np.flatnonzero(check.kept_texts([text or "" for text in train.texts])))
     captions = None if train is None else train.select(np.flatnonzero([bool(text) for text in train.texts]))
     captioned = [text for text in captions.texts if text] if captions is not None else []
+    if train is not None and not captioned and not texts:
+        named = ", ".join(f"'{name}'" for name in train.columns) or "none"
+        raise DataError(f"{train.source}: no row has a text; name its column with data.text (columns left: {named})")
     torch.manual_seed(config.train.seed)
     model = DualEncoder.build(config.model, corpus=[*captioned, *texts.everything()])
     inputs = {"model": hash_json([model.fingerprint("text"), model.fingerprint("image") if model.image else ""])}

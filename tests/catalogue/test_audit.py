@@ -193,6 +193,7 @@ def test_captions() -> None:
         "1234 / 5": "no words",
         "a <b>red</b> dress": "markup",
         "  ": "empty caption",
+        "NaN": "empty caption",
         "a " * 30: "too long",
     }
     texts += list(faulty)
@@ -507,15 +508,15 @@ def test_decisions_stand(tmp_path: Path) -> None:
 
 def test_a_state_that_is_not_whole_is_not_read(tmp_path: Path) -> None:
     path, _ = planted(tmp_path / "data", size=80)
-    manifest, config = Manifest.load(path), AuditConfig()
-    write_audit(tmp_path, manifest, audit_catalogue(tiny_model(), manifest, config, shared=False), config, "tiny")
-    assert Memory.load(tmp_path) is not None
-    whole = (tmp_path / "state/judged.parquet").read_bytes()
-    (tmp_path / "state/judged.parquet").write_bytes(whole[:200])
-    assert Memory.load(tmp_path) is None
-    (tmp_path / "state/judged.parquet").write_bytes(whole)
-    (tmp_path / "state/judge.json").write_text('{"format": 1}')
-    assert Memory.load(tmp_path) is None
+    manifest, config, out = Manifest.load(path), AuditConfig(), tmp_path / "audit"
+    write_audit(out, manifest, audit_catalogue(tiny_model(), manifest, config, shared=False), config, "tiny")
+    assert Memory.load(out) is not None
+    whole = (out / "state/judged.parquet").read_bytes()
+    (out / "state/judged.parquet").write_bytes(whole[:200])
+    assert Memory.load(out) is None
+    (out / "state/judged.parquet").write_bytes(whole)
+    (out / "state/judge.json").write_text('{"format": 1}')
+    assert Memory.load(out) is None
 
 
 def test_a_config_out_of_order() -> None:
@@ -537,7 +538,7 @@ def test_the_command(tmp_path: Path, dalr: Run) -> None:
         ((), "give --model, --store, or --text-encoder with --image-encoder"),
         (("--text-encoder", "new"), "--text-encoder and --image-encoder go together"),
         (("--model", tmp_path / "model", "wrng=1"), "did you mean 'wrong'"),
-        (("--model", tmp_path / "model", "--out", path), "cannot be written"),
+        (("--model", tmp_path / "model", "--out", path), "is not an audit's folder"),
         (("--store", tmp_path / "none"), "is not a catalogue's store"),
     ):
         code, out, error = dalr(*call, *more)

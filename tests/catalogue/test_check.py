@@ -200,6 +200,9 @@ def test_manifests_of_different_folders_are_joined(tmp_path: Path) -> None:
     assert (report.rows, report.usable, len(report.bad_rows)) == (4, 3, 1)
     assert report.splits is not None
     assert report.splits.shared["image"].groups == 1
+    save(scene(2), tmp_path / "c" / "deep" / "2.jpg")
+    windows = manifest(tmp_path / "c", [("deep\\2.jpg", "two")])
+    assert check_catalogue(join_manifests({"train": train, "val": windows})).bad_rows == []
 
 
 def test_pictures_inside_shards_are_looked_at(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from dalr.catalogue.pages import duration
 from dalr.catalogue.pages.charts import chart
 from dalr.catalogue.report import Report, gather_report, write_report
 from dalr.catalogue.report.figures import Categories, heat_map
-from dalr.catalogue.report.writing import PAGE, next_steps
+from dalr.catalogue.report.writing import GENERATOR, PAGE, next_steps
 from dalr.catalogue.thumbnails import picture_uri
 from dalr.config import parse_config
 from dalr.data.manifest import Manifest
@@ -108,6 +108,7 @@ def test_the_folder_stands_alone(report: Report, tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", report)
     html = page.read_text(encoding="utf-8")
     assert page == tmp_path / "report/index.html"
+    assert GENERATOR in html
     sources = re.findall(r'src="([^"]*)"', html)
     assert sources
     assert all((tmp_path / "report" / source).is_file() for source in sources)
@@ -231,7 +232,7 @@ def test_what_is_refused(run: Path, model: DualEncoder, catalogue: Path, tmp_pat
     with pytest.raises(UsageError, match=r"--by taste: .* has no such column; its further columns are product, type"):
         gather_report(run, model, Manifest.load(catalogue), title="t", by="taste")
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UsageError, match="the report cannot be written"):
+    with pytest.raises(UsageError, match="is not a report's folder"):
         write_report(tmp_path / "file", report)
 
 

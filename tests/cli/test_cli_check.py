@@ -60,7 +60,7 @@ def test_exit_codes(run: Run, data: Path, faulty: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", "is empty (0 bytes)"), ("image,text\n", "no row is usable"), (None, "no such file or folder"),
+    [("", "is empty (0 bytes)"), ("image,text\n", "has no rows"), (None, "no such file or folder"),
      ("image,text,text\na,b,c\n", "the column 'text' is given twice")],
 )  # fmt: skip
 def test_what_cannot_be_read_exits_2_with_one_line(run: Run, tmp_path: Path, content: str | None, reason: str) -> None:

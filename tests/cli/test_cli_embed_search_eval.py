@@ -95,6 +95,7 @@ def test_bad_usage_is_one_line_and_two(dalr: Run, model: Path, data: Path, tmp_p
     store = tmp_path / "store"
     photo = data.parent / "images" / "0.png"
     assert dalr("embed", "--model", model, "--data", data, "--out", store)[0] == 0
+    before = data.read_bytes()
     for arguments, message in [
         (("search", "--store", tmp_path / "none", "a"), "is not a catalogue's store"),
         (("search", "--store", store), "there is no query"),
@@ -102,6 +103,13 @@ def test_bad_usage_is_one_line_and_two(dalr: Run, model: Path, data: Path, tmp_p
         (("search", "--store", store, "a", "--image", tmp_path / "none.png"), "there is no such image file"),
         (("search", "--store", store, "a", "--against", "video"), "expected image or text"),
         (("search", "--store", store, "a", "--image-weight", "0.2"), "give both"),
+        (("search", "--store", store, "a", "--html", data), "expected the name of a page, ending in .html"),
+        (("search", "--store", store, "--db", store, "a"), "not both"),
+        (("search", "--store", store, photo.parent / "a photo.png"), "there is no such image file"),
+        (("check", data, "--bad-rows", data), "is a file that is read"),
+        (("mine", "--model", model, "--data", data, "--out", data), "is a file that is read"),
+        (("audit", "--model", model, "--data", data, "--out", data.parent), "is not an audit's folder"),
+        (("report", "--run", model, "--data", data, "--out", data.parent), "is not a report's folder"),
         (("embed", "--model", model, "--data", data, "--out", store, "--side", "both"), "expected image or text"),
         (("embed", "--model", tmp_path / "none", "--data", data, "--out", store), "none"),
         (("embed", "--model", model, "--data", tmp_path / "none.csv", "--out", store), "none.csv"),
@@ -114,6 +122,21 @@ def test_bad_usage_is_one_line_and_two(dalr: Run, model: Path, data: Path, tmp_p
         assert (code, out) == (2, ""), arguments
         assert message in err
         assert len(err.splitlines()) == 1, err
+    assert data.read_bytes() == before
+
+
+def test_rows_that_are_left_out_are_told(dalr: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    header, *rows = data.read_text().splitlines()
+    data.write_text("\n".join([header, *rows, "," * header.count(",")]) + "\n")
+    draw_photo(data.parent / "images" / "9.png", 9)
+    left = f"products.csv:{len(rows) + 2}"
+    code, out, err = dalr("embed", "--model", model, "--data", data, "--out", tmp_path / "store")
+    assert code == 0, err
+    assert f"skipped: {left}: has neither an image nor a text" in out
+    assert json.loads((tmp_path / "store" / "bad_rows.jsonl").read_text().splitlines()[0])["row"] == len(rows) + 2
+    code, _, err = dalr("eval", "retrieval", "--model", model, "--data", data, "--json")
+    assert code == 0, err
+    assert f"left out: 1 rows; the first, {left}: has neither" in err
 
 
 def test_eval_retrieval_with_named_columns(dalr: Run, model: Path, data: Path) -> None:

@@ -43,6 +43,8 @@ def load(tmp_path: Path, content: str, split: str | None = None, **config: objec
         ("title,description,photo", "Shirt,A fine red shirt,p.webp", ("photo", ("title",), None)),
         ("text", "only words here", (None, ("text",), None)),
         ("image", "a.jpg", ("image", (), None)),
+        ("Foto,Produkt Titel", "1.jpg,Tasse", ("Foto", ("Produkt Titel",), None)),
+        ("Foto,Artikelbezeichnung", "1.jpg,Tasse", ("Foto", (), None)),
         ("name,path", "Blue jeans,p/1.jpg", ("path", ("name",), None)),
     ],
 )  # fmt: skip
@@ -50,6 +52,26 @@ def test_columns_are_guessed(header: str, row: str, expected: tuple[object, ...]
     columns = {name: [cell] for name, cell in zip(header.split(","), row.split(","), strict=True)}
     roles = find_columns(columns, "d.csv")
     assert (roles.image, roles.text, roles.id) == expected
+
+
+def test_no_text_column_is_told(tmp_path: Path) -> None:
+    manifest = load(tmp_path, "Foto,Artikelbezeichnung\n1.jpg,Tasse\n")
+    assert manifest.notes == [
+        "none of the columns 'Artikelbezeichnung' is taken for the texts; name the one that is with data.text"
+    ]
+    # Blank cells make no column of titles shorter.
+    dirty = load(tmp_path, 'Foto,Ware\n1.jpg,rote Tasse\n2.jpg," "\n3.jpg," "\n')
+    assert dirty.roles.text == ("Ware",)
+
+
+def test_what_stands_for_an_empty_cell(tmp_path: Path) -> None:
+    rows = [{"text": "rote Tasse", "group": float("nan")}, {"text": "blaue Tasse", "group": float("nan")}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert Manifest.load(tmp_path / "d.jsonl").group in (None, [None, None])
+    written = load(tmp_path, "image,text\n1.jpg,nan\n2.jpg,N/A\n3.jpg,Nana\n")
+    assert written.notes == ["2 captions are a placeholder such as 'nan' or 'n/a'; leave the cell empty instead"]
+    objects = load(tmp_path, 'image,text\n1.jpg,"{""de"": ""Tasse""}"\n')
+    assert "1 captions are JSON objects as they stand" in objects.notes[0]
 
 
 def test_a_name_alone_does_not_make_a_role(tmp_path: Path) -> None:
@@ -143,7 +165,7 @@ def test_good_rows_survive_bad_neighbours(tmp_path: Path, photos: Photos) -> Non
         assert reason in found[row][1], (row, found[row])
     assert manifest.pairs().tolist() == [0, 1, 4]
     assert any("1 rows have no 'weight'" in note for note in manifest.notes)
-    with pytest.raises(DataError, match=r"d.csv:16: image is missing"):
+    with pytest.raises(DataError, match=r"d.csv:16: image 'images/none.jpg' is missing"):
         manifest.open_image(4)
     with pytest.raises(DataError, match=r"d.csv:14: has no image"):
         manifest.image_path(2)

@@ -272,7 +272,7 @@ def test_class_folders(tmp_path: Path) -> None:
         "hat/broken.jpg": "hat",
     }  # fmt: skip
     assert manifest.open_image(manifest.images.index("hat/3.webp")).size == (40, 30)
-    with pytest.raises(DataError, match="image is text"):
+    with pytest.raises(DataError, match=r"image 'hat/broken.jpg' is text"):
         manifest.open_image(manifest.images.index("hat/broken.jpg"))
 
 

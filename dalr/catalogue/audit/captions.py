@@ -12,6 +12,7 @@ from pydantic import Field
 from dalr.config import Config
 from dalr.data.groups import normalise_caption
 from dalr.data.images import EXTENSIONS
+from dalr.data.rows import PLACEHOLDERS
 
 Fault = tuple[str, str]
 
@@ -62,6 +63,9 @@ def caption_faults(
     for row, text in enumerate(texts):
         if not text or not text.strip():
             found.append([("empty caption", "there is no caption")])
+            continue
+        if text.strip().casefold() in PLACEHOLDERS:
+            found.append([("empty caption", f"the caption is '{text.strip()}', which stands for an empty cell")])
             continue
         faults: list[Fault] = []
         many = shared.get(normalise_caption(text), 0)

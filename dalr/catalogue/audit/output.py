@@ -13,11 +13,16 @@ from dalr.catalogue.audit.truth import compared_with_truth
 from dalr.data.manifest import Manifest
 from dalr.encoders.parts_on_disk import write_parts
 from dalr.errors import UsageError
-from dalr.files import write_atomically
+from dalr.files import check_own_folder, write_atomically
 
 TABLE, SHEET, PRODUCTS, CLEANED = "audit.parquet", "audit.csv", "products.csv", "cleaned.csv"
 SUMMARY = "summary.json"
 WORST = 20  # rows in the summary
+
+
+def check_folder(folder: str | Path) -> None:
+    """UsageError where an audit would be written among files that are not an audit's."""
+    check_own_folder(Path(folder), lambda own: (own / SUMMARY).is_file(), "an audit's folder")
 
 
 def write_audit(
@@ -39,12 +44,13 @@ def write_audit(
     where it is, the audit is whole. With the keys of rows that are known to be wrong (`truth`), the table has a column
     known_wrong, and the summary says how the verdicts compare with them.
 
-    Raises UsageError where the folder cannot be written.
+    Raises UsageError where the folder cannot be written, or holds files that are not an audit's.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder = Path(folder)
+    check_folder(folder)
     columns = table_columns(manifest, result)
     if truth is not None:
         columns["known_wrong"] = [key in truth for key in manifest.keys]

@@ -61,7 +61,8 @@ def read_audit(folder: str | Path, manifest: Manifest) -> Audited:
         table = pq.read_table(folder / TABLE).to_pydict()
         if summary["fingerprint"] != manifest.fingerprint():
             raise UsageError(
-                f"{folder}: is an audit of other rows than {manifest.source} has now; run dalr audit again"
+                f"{folder}: is an audit of other rows than {manifest.source} has now, or read with other column "
+                "options; give those of dalr audit, or run it again"
             )
         numbers = {key: row for row, key in enumerate(table["key"])}
         scores = {name.removeprefix("score_"): values for name, values in table.items() if name.startswith("score_")}

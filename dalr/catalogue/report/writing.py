@@ -10,9 +10,10 @@ from dalr.catalogue.report.content import Report, curve
 from dalr.catalogue.thumbnails import Thumbnails
 from dalr.errors import UsageError
 from dalr.evaluation.retrieval import METRICS
-from dalr.files import write_atomically
+from dalr.files import check_own_folder, write_atomically
 
 INDEX, PICTURES = "index.html", "pictures"
+GENERATOR = '<meta name="generator" content="dalr">'  # of pages/parts.html: by it a report is known
 WORST = 12  # findings on the first page
 PAGE = 60  # on each of those behind it
 MOST_PAGES = 50
@@ -26,13 +27,24 @@ class Step:
     command: str | None = None
 
 
+def check_folder(folder: str | Path) -> None:
+    """UsageError where a report would be written among files that are not a report's."""
+
+    def is_own(own: Path) -> bool:
+        index = own / INDEX
+        return index.is_file() and GENERATOR in index.read_text(encoding="utf-8", errors="replace")
+
+    check_own_folder(Path(folder), is_own, "a report's folder")
+
+
 def write_report(folder: str | Path, report: Report) -> Path:
     """Write the pages into `folder`, made where it is not there, and return the first.
 
     A picture that cannot be read is left out. An earlier report there is replaced, page by page, the first one last.
-    Raises UsageError where the folder cannot be written.
+    Raises UsageError where the folder cannot be written, or holds files that are not a report's.
     """
     folder = Path(folder)
+    check_folder(folder)
     small = Thumbnails(folder / PICTURES, report.manifest, report.image_keys)
 
     def picture(row: int) -> str | None:
@@ -45,6 +57,9 @@ def write_report(folder: str | Path, report: Report) -> Path:
     shared: dict[str, Any] = {"report": report, "picture": picture, "where": report.manifest.where, "known": known}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / INDEX).is_file():
+            # From here on the folder is ours: a report that is stopped below is written anew.
+            write_atomically(folder / INDEX, f"<!doctype html>{GENERATOR}<title>dalr report</title>Not yet finished.")
         for number, page in enumerate(pages, start=1):
             values = {**shared, "findings": page, "number": number, "pages": len(pages), "of": len(findings)}
             write_atomically(folder / f"findings-{number}.html", render_page("findings.html", **values))
