@@ -59,7 +59,8 @@ def train(
         return
     console = Console(soft_wrap=True)
     if dry_run:
-        console.print(f"the config is good: {result.train_rows} rows, {result.steps} steps")
+        left = f", {result.bad_rows} rows left out" if result.bad_rows else ""
+        console.print(f"the config is good: {result.train_rows} rows, {result.steps} steps{left}")
         return
     best = "" if result.best is None else f", best {result.metric} {result.best:.2f} at step {result.best_step}"
     console.print(f"trained {result.steps} steps in {result.seconds:.0f} s{best}", highlight=False)
