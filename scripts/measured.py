@@ -55,10 +55,11 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
 
 
 def portable(command: str) -> str:
-    """A command with ${DALR_DATA} where it names that folder, or what lies in it.
+    """A command with ${DALR_DATA} where it names that folder, or what lies in it; what lies here is named from here.
 
     A shell reads it, and `dalr` itself does where quotes keep the shell from it.
     """
+    command = re.sub(rf"(?<![\w./-]){re.escape(os.getcwd())}/", "", command)
     data = (os.environ.get("DALR_DATA") or "").rstrip("/")
     return re.sub(rf"(?<![\w./-]){re.escape(data)}(?![\w.-])", "${DALR_DATA}", command) if data else command
 

@@ -106,6 +106,8 @@ def test_a_command_names_the_data_by_its_variable(load: Any, monkeypatch: pytest
     data = "${DALR_DATA}"
     wanted = f"run.py --data {data} --set data.train={data}/a.csv 'root: {data}/b' other/data/c metadata"
     assert measured.portable(said) == wanted
+    monkeypatch.chdir("/tmp")
+    assert measured.portable("--out /tmp/runs --start a=/tmp/b /var/tmp/c") == "--out runs --start a=b /var/tmp/c"
 
 
 def test_a_table_is_filled_in_parts(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
