@@ -4,13 +4,14 @@ Scores are one array a task, an entry a query; of sentence pairs their cosines, 
 captions also which photo each is of, as TASK.group.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from dalr import DualEncoder
@@ -23,7 +24,7 @@ from dalr.evaluation.geometry import sentence_geometry
 from dalr.evaluation.parts import Part, embed_part, part_relevance
 from dalr.evaluation.relevance import Relevance
 from dalr.evaluation.retrieval import QueryScores, score_both, summarised, unit_rows
-from dalr.evaluation.sentences import cosines, embed_sentences
+from dalr.evaluation.sentences import Embedded, cosines, embed_sentences
 from dalr.evaluation.sts import read_sets, read_task, score_sets, sentences_of
 from dalr.run import RunConfig
 from dalr.run.assembly import load_parts
@@ -62,12 +63,14 @@ class Measured:
         config: what it was trained by.
         data: holds sts/ and transfer/.
         where: what retrieval is measured on.
+        precision: in which the sentences of STS and transfer are embedded.
     """
 
     folder: Path
     config: RunConfig
     data: Path
     where: Retrieval
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @cached_property
     def model(self) -> DualEncoder:
@@ -96,10 +99,16 @@ class Measured:
         return score_both(text, image, related)
 
 
+def _embedded(cell: Measured, sentences: Iterable[str]) -> Embedded:
+    # The network alone: a cosine in bf16 would be a tie with many others.
+    with torch.autocast("cpu", torch.bfloat16, enabled=cell.precision == "bf16"):
+        return embed_sentences(cell.model, sentences)
+
+
 def sts(cell: Measured) -> Found:
     """The seven STS tasks."""
     sets, dropped = read_sets(cell.data / "sts")
-    embedded = embed_sentences(cell.model, sentences_of(sets))
+    embedded = _embedded(cell, sentences_of(sets))
     scores = {}
     for task, subsets in sets.items():
         pairs = joined(subsets.values())
@@ -112,7 +121,7 @@ def sts(cell: Measured) -> Found:
 def transfer(cell: Measured) -> Found:
     """The eight transfer tasks, and which of their sentences each classifier tells right."""
     sets = transfer_tasks.read_sets(cell.data / "transfer")
-    embedded = embed_sentences(cell.model, transfer_tasks.sentences_of(sets))
+    embedded = _embedded(cell, transfer_tasks.sentences_of(sets))
     answers = transfer_tasks.answers(sets, embedded)
     usual = {task: answers[task].right for task in transfer_tasks.USUAL_SEVEN}
     return transfer_tasks.score_sets(sets, answers), usual

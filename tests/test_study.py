@@ -331,7 +331,7 @@ def test_a_small_study_on_real_sentences(
     assert call(study, monkeypatch, *arguments) == 0, capsys.readouterr().err
     written = json.loads(result.read_text())
     simcse, dalr = written["cells"]
-    assert simcse["command"].startswith(f"dalr train {ROOT}/configs/study/student.yaml")
+    assert simcse["command"].startswith("dalr train configs/study/student.yaml ")
     assert f"data.root={flickr}" in simcse["command"]
     assert "retrieval" not in simcse
     assert dalr["retrieval"]["text_to_image"]["queries"] > 50
@@ -354,6 +354,15 @@ def test_a_small_study_on_real_sentences(
         pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert pictures[0] == pictures[1]
     assert set(pictures[0]) == {"sts.svg", "retrieval.svg", "terms.svg"}
+
+    # In bf16 they are other figures, near these, and kept beside them.
+    halved = tmp_path / "bf16.json"
+    assert call(study, monkeypatch, *arguments[:3], "--json", str(halved), "--set", "precision=bf16") == 0
+    for cell, whole in zip(json.loads(halved.read_text())["cells"], (simcse, dalr), strict=True):
+        assert cell["sts"]["pearson"] != whole["sts"]["pearson"]
+        assert cell["sts"]["avg"] == pytest.approx(whole["sts"]["avg"], abs=1)
+        assert cell["geometry"] == whole["geometry"]
+    assert len(list((out / "small/simcse-0").glob("sts-*.json"))) == 2
 
     # A finished cell is not run again; one that is gone comes back the same; one that cannot run costs itself alone.
     before = (out / "small/simcse-0/run.json").stat().st_mtime_ns
