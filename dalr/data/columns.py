@@ -22,9 +22,7 @@ TEXT_NAMES = (
     "description", "alt_text", "alt", "txt", "prompt", "query", "label", "labels", "class", "category",
 )  # fmt: skip
 # The words of a column's name that say so too, as in `Produkt Titel`.
-TEXT_WORDS = (
-    "title", "caption", "description", "titel", "bezeichnung", "beschreibung", "titre", "titolo", "titulo", "name",
-)  # fmt: skip
+TEXT_WORDS = ("title", "caption", "description", "titel", "bezeichnung", "beschreibung", "titre", "titolo", "titulo")
 GROUP_NAMES = ("group", "group_id")
 WEIGHT_NAMES = ("weight", "sample_weight")
 ID_NAMES = ("id", "key", "uid", "uuid", "sku", "product_id", "item_id", "image_id", "__key__")
