@@ -43,7 +43,7 @@ def evaluate_retrieval(
     texts = text_features(model, manifest, cache, progress)
     related = relevance(manifest.texts, images.keys, manifest.group)
     for bad in images.bad:
-        logger.warning("left out: %s", bad.reason)
+        logger.warning("left out: %s: %s", bad.where, bad.reason)
     return retrieval(
         texts.embeddings(model, related.text_rows),
         images.embeddings(model, related.image_rows),
