@@ -65,7 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
             write_json(temporary / "state.json", checkpoint.state)
             write_json(temporary / "run.json", checkpoint.run)
             if checkpoint.best is not None:
-                same_file(checkpoint.best, temporary / BEST)
+                link_or_copy(checkpoint.best, temporary / BEST)
             files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / SEAL, {"format": FORMAT, "step": checkpoint.step, "files": files})
     except (OSError, SafetensorError) as error:
@@ -174,7 +174,7 @@ class BestWeights:
         """Take those of a checkpoint: what was kept after it belongs to steps that are yet to be done again."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-            same_file(saved, self.path)
+            link_or_copy(saved, self.path)
 
     def load(self) -> dict[str, Tensor]:
         """The weights last kept."""
@@ -183,7 +183,7 @@ class BestWeights:
         return self.tensors if self.path is None else load_file(self.path)
 
 
-def same_file(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """`target` with the content of `source`: without a second copy on the disk where the file system can do that."""
     try:
         os.link(source, target)

@@ -90,13 +90,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_own_folder(folder: Path, is_own: Callable[[Path], bool], what: str) -> None:
-    """UsageError where `folder` is a file, or holds anything and is not `what` (such as "an audit's folder")."""
-    if folder.is_dir():
-        strange = any(not entry.name.startswith(".") for entry in folder.iterdir()) and not is_own(folder)
-    else:
-        strange = folder.exists()
-    if strange:
+def check_own_folder(folder: Path, own: bool, what: str) -> None:
+    """UsageError where `folder` is a file, or holds anything and is not `own`, that is `what` ("an audit's folder")."""
+    used = any(not entry.name.startswith(".") for entry in folder.iterdir()) if folder.is_dir() else folder.exists()
+    if used and not own:
         raise UsageError(f"{folder}: is there already and is not {what}; choose another --out")
 
 

@@ -147,9 +147,11 @@ def pair_rows(
     refused = [manifest.bad_row(row, reason) for row, reason in reasons.items()]
     kept = replace(manifest.select(good), bad=[*manifest.bad, *refused])
     texts = [text or "" for text in kept.texts]
+    kept_keys = [keys[row] for row in good]
     rows = Rows(
-        ids_NK=kept.ids([keys[row] for row in good]),
+        ids_NK=kept.ids(kept_keys),
         weight_N=kept.weight,
+        photo_keys=kept_keys,
         text=text_column(texts, model, cache, progress),
         image=Features(stored.select(good)) if stored else _pixels(kept, model.image),
     )
@@ -162,8 +164,9 @@ def caption_rows(
     """The pairs as a method that looks at no image sees them: their captions, in the batches that pairs would make."""
     kept = manifest.select(manifest.pairs())
     texts = [text or "" for text in kept.texts]
-    ids, text = kept.ids(photo_keys(kept)), text_column(texts, model, cache, progress)
-    return kept, Rows(ids_NK=ids, weight_N=kept.weight, text=text)
+    keys = photo_keys(kept)
+    text = text_column(texts, model, cache, progress)
+    return kept, Rows(ids_NK=kept.ids(keys), weight_N=kept.weight, photo_keys=keys, text=text)
 
 
 def text_rows(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dalr.cli import Json, command, eval_app, print_json
-from dalr.cli.options import Device, ModelName
+from dalr.cli.options import Device, ModelName, tell_left_out
 from dalr.cli.progress import bar
 from dalr.cli.sentence_options import Cache, Int8, TruncateDim, load_sentence_model
 
@@ -53,8 +53,7 @@ def pairs(
         print_json(figures | {"bad": len(bad)})
         return
     _show(figures)
-    if bad:
-        typer.echo(f"left out: {len(bad):,} pairs; the first, {bad[0].where}: {bad[0].reason}", err=True)
+    tell_left_out(bad, "pairs")
 
 
 def _show(figures: dict[str, Any]) -> None:

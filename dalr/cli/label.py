@@ -44,10 +44,11 @@ def label(
     from dalr.experts.report import describe_labels
 
     for name, path in (("--out", out), ("--dev", dev)):
-        if path is not None and (path.suffix.lower() not in PARQUET or path.is_dir()):
+        if path is None:
+            continue
+        if path.suffix.lower() not in PARQUET or path.is_dir():
             raise UsageError(f"{name} {path}: expected the name of a Parquet file, ending in .parquet")
-        if path is not None:
-            check_output(name, path, data, config)
+        check_output(name, path, data, config)
     if out == dev:
         raise UsageError(f"--dev {dev}: is --out as well; name another file")
     settings = load_config(LabelConfig, config, overrides or [])

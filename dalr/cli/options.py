@@ -131,10 +131,10 @@ def load_manifest(
     return Manifest.load(data, parse_config(DataConfig, values, "options"), split)
 
 
-def tell_left_out(bad: "Sequence[BadRow]") -> None:
+def tell_left_out(bad: "Sequence[BadRow]", what: str = "rows") -> None:
     """Say on stderr how many rows were left out, and why the first was."""
     if bad:
-        typer.echo(f"left out: {len(bad):,} rows; the first, {bad[0].where}: {bad[0].reason}", err=True)
+        typer.echo(f"left out: {len(bad):,} {what}; the first, {bad[0].where}: {bad[0].reason}", err=True)
 
 
 def check_output(option: str, out: Path, *inputs: "str | Path | None") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dalr.config import nearest
+from dalr.data.columns import plain_name
 from dalr.data.delimited import read_delimited
 from dalr.data.jsonlines import read_jsonl
 from dalr.data.records import BadRow, Part, check_readable
@@ -46,11 +47,6 @@ def _decoded(line: bytes) -> str:
     return line.decode("latin-1")
 
 
-def plain_name(name: str) -> str:
-    """A heading as it is compared: without case, spaces and dashes as underscores."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
 def find_column(part: Part, known: Sequence[str], named: str | None, source: Path) -> str | None:
     """The column that is `named`, which must be there, else the first that has one of the `known` names, or None."""
     if named is not None:
@@ -74,8 +70,8 @@ def text_in(cell: Any, what: str) -> str:
 
 def number_in(cell: Any, what: str) -> float:
     """The finite number in a cell, true is 1 and false 0; ValueError says that `what` is blank or not a number."""
-    text = "" if cell is None else str(cell).strip()
-    if not text:
+    text = as_text(cell)
+    if text is None:
         raise ValueError(f"has no {what}")
     try:
         value = _TRUTH[text.lower()] if text.lower() in _TRUTH else float(text)

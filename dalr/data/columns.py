@@ -149,13 +149,18 @@ def find_columns(
     return Roles(image, tuple(wanted_text), group, weight, id, split, frozenset(guessed), tuple(notes))
 
 
+def plain_name(name: str) -> str:
+    """A heading as it is compared: without case, spaces and dashes as underscores."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
+    plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[name] for name in wanted if name in plain), None)
 
 
 def _by_word(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    words = {name: set(name.lower().replace("_", " ").replace("-", " ").split()) for name in names}
+    words = {name: set(plain_name(name).split("_")) for name in names}
     return next((name for word in wanted for name in names if word in words[name]), None)
 
 

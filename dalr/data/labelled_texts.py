@@ -73,7 +73,4 @@ def _class_number(cell: Any) -> int:
 
 
 def _class_name(cell: Any) -> str:
-    name = "" if cell is None else str(cell).strip()
-    if not name:
-        raise ValueError("has no class")
-    return name
+    return text_in(cell, "class")

@@ -27,7 +27,7 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
     notes += roles.notes
     if rows.unweighted:
         notes.append(f"{rows.unweighted:,} rows have no '{roles.weight}': their weight is 1")
-    said_nothing = sum(1 for text in rows.texts if text is not None and text.casefold() in PLACEHOLDERS)
+    said_nothing = sum(1 for text in rows.texts if text is not None and is_placeholder(text))
     if said_nothing:
         notes.append(
             f"{said_nothing:,} captions are a placeholder such as 'nan' or 'n/a'; leave the cell empty instead"
@@ -65,8 +65,9 @@ def accept_rows(columns: Mapping[str, Sequence[Any]], table: Table, roles: Roles
     }
 
 
-# What programs write for an empty cell, when they write it as text.
-PLACEHOLDERS = ("nan", "none", "null", "n/a", "<na>")
+def is_placeholder(text: str) -> bool:
+    """Whether it is what programs write for an empty cell, when they write it as text."""
+    return text.strip().casefold() in ("nan", "none", "null", "n/a", "<na>")
 
 
 def as_text(cell: Any) -> str | None:

@@ -15,12 +15,12 @@ from dalr.config import Config
 from dalr.data.annotated import (
     find_column,
     number_in,
-    plain_name,
     read_plain_lines,
     read_table,
     refuse_nothing_usable,
     text_in,
 )
+from dalr.data.columns import plain_name
 from dalr.data.records import BadRow
 from dalr.data.sources import JSONL
 from dalr.errors import DataError

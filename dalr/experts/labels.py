@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dalr.config import Config
-from dalr.data.annotated import plain_name
+from dalr.data.columns import plain_name
 from dalr.data.fetch import cache_root
 from dalr.errors import DalrError, DataError, one_line
 from dalr.experts.aggregation import AggregationConfig, aggregate, agreement_weights, soft_labels

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from dalr.config import Config
-from dalr.data.annotated import find_column, number_in, plain_name, read_table, refuse_nothing_usable, text_in
+from dalr.data.annotated import find_column, number_in, read_table, refuse_nothing_usable, text_in
+from dalr.data.columns import plain_name
 from dalr.data.groups import carve_dev, connected_texts
 from dalr.data.manifest import DataConfig, Manifest
 from dalr.data.records import BadRow, Part

@@ -132,7 +132,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Rows:
-    """A training set's columns, by row number. `ids_NK`, `weight_N`, `target_N` as in `Batch`."""
+    """A training set's columns, by row number. `ids_NK`, `weight_N`, `target_N` as in `Batch`.
+
+    `photo_keys` are the content keys of a paired set's photos, by which another set is told.
+    """
 
     ids_NK: np.ndarray
     weight_N: np.ndarray
@@ -143,6 +146,7 @@ class Rows:
     target_N: np.ndarray | None = None
     text_teachers: tuple[Features | ScoredTexts, ...] = ()
     image_teachers: tuple[Features, ...] = ()
+    photo_keys: Sequence[str | None] = ()
 
     def __len__(self) -> int:
         return len(self.ids_NK)

@@ -72,8 +72,7 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
     texts = read_texts(data, check)
     if train is not None and check is not None:
         train = train.select(np.flatnonzero(check.kept_texts([text or "" for text in train.texts])))
-    captions = None if train is None else train.select(np.flatnonzero([bool(text) for text in train.texts]))
-    captioned = [text for text in captions.texts if text] if captions is not None else []
+    captioned = [text for text in train.texts if text] if train is not None else []
     if train is not None and not captioned and not texts:
         named = ", ".join(f"'{name}'" for name in train.columns) or "none"
         raise DataError(f"{train.source}: no row has a text; name its column with data.text (columns left: {named})")
@@ -92,7 +91,7 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
         train, paired = build(train) if model.image else caption_rows(train, model, cache=cache, progress=embedding)
         rows["pairs"] = replace(paired, image=None)
     if "text" in needs and (texts or "pairs" not in needs):
-        rows["text"] = sentence_rows(texts, data, captions, model, cache, embedding)
+        rows["text"] = sentence_rows(texts, data, train, model, cache, embedding)
     if not rows:
         raise ConfigError(f"data.train: the objective {config.objective.name} trains on pairs; name a manifest")
     teachers = [teacher for teacher in config.teachers if teacher.side in config.objective.taught_sides]
@@ -106,7 +105,7 @@ def assemble(config: RunConfig, embedding: ProgressSink | None = None) -> Plan[T
             raise ConfigError(f"data.mix: there is nothing to make steps of {kind} of; name {wanted}")
     inputs |= {"data.train": train.fingerprint() if train else "", "texts": texts.fingerprint()}
     if "pairs" in rows and train is not None:
-        inputs["photos"] = hash_json(photo_keys(train))
+        inputs["photos"] = hash_json(rows["pairs"].photo_keys)
     inputs |= teacher_fingerprints(teachers, rows)
     standardise_heads(model, rows)
     weights = pair_weights(config.noise, rows.get("pairs")) if config.objective.pair_weights else None

@@ -23,7 +23,6 @@ from dalr.training_data import (
     add_teachers,
     pair_rows,
     pair_weights,
-    photo_keys,
     standardise_heads,
     taught_objective,
     teacher_fingerprints,
@@ -75,7 +74,7 @@ class DALRTrainer(Trainer):
         train, rows = pair_rows(train, model)
         sets: dict[Kind, Rows] = {"pairs": rows}
         texts: dict[Kind, Sequence[str]] = {"pairs": [text or "" for text in train.texts]}
-        inputs = {"data.train": train.fingerprint(), "photos": hash_json(photo_keys(train))}
+        inputs = {"data.train": train.fingerprint(), "photos": hash_json(rows.photo_keys)}
         if corpus:
             if "text" not in method.kinds:
                 raise ConfigError(f"corpus: objective {method.name} has no term that learns from texts alone")

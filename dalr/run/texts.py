@@ -126,10 +126,12 @@ def sentence_rows(
 
     Captions keep their groups and weights; their photos are not read, so those of one path are one group.
     """
-    said = texts.anchors() if texts or captions is None else [text or "" for text in captions.texts]
-    rows = text_rows(said, model, cache=cache, progress=progress, prompt=data.anchor_prompt)
     if not texts and captions is not None:
+        captions = captions.select(np.flatnonzero([bool(text) for text in captions.texts]))
+        said = [text or "" for text in captions.texts]
+        rows = text_rows(said, model, cache=cache, progress=progress, prompt=data.anchor_prompt)
         return replace(rows, ids_NK=captions.ids(), weight_N=captions.weight)
+    rows = text_rows(texts.anchors(), model, cache=cache, progress=progress, prompt=data.anchor_prompt)
 
     def partners(side: Sequence[str]) -> Column:
         return text_column(side, model, cache, progress, data.partner_prompt)

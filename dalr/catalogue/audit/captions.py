@@ -12,7 +12,7 @@ from pydantic import Field
 from dalr.config import Config
 from dalr.data.groups import normalise_caption
 from dalr.data.images import EXTENSIONS
-from dalr.data.rows import PLACEHOLDERS
+from dalr.data.rows import is_placeholder
 
 Fault = tuple[str, str]
 
@@ -64,7 +64,7 @@ def caption_faults(
         if not text or not text.strip():
             found.append([("empty caption", "there is no caption")])
             continue
-        if text.strip().casefold() in PLACEHOLDERS:
+        if is_placeholder(text):
             found.append([("empty caption", f"the caption is '{text.strip()}', which stands for an empty cell")])
             continue
         faults: list[Fault] = []

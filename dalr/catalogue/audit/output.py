@@ -22,7 +22,7 @@ WORST = 20  # rows in the summary
 
 def check_folder(folder: str | Path) -> None:
     """UsageError where an audit would be written among files that are not an audit's."""
-    check_own_folder(Path(folder), lambda own: (own / SUMMARY).is_file(), "an audit's folder")
+    check_own_folder(Path(folder), (Path(folder) / SUMMARY).is_file(), "an audit's folder")
 
 
 def write_audit(

@@ -29,12 +29,9 @@ class Step:
 
 def check_folder(folder: str | Path) -> None:
     """UsageError where a report would be written among files that are not a report's."""
-
-    def is_own(own: Path) -> bool:
-        index = own / INDEX
-        return index.is_file() and GENERATOR in index.read_text(encoding="utf-8", errors="replace")
-
-    check_own_folder(Path(folder), is_own, "a report's folder")
+    index = Path(folder) / INDEX
+    own = index.is_file() and GENERATOR in index.read_text(encoding="utf-8", errors="replace")
+    check_own_folder(Path(folder), own, "a report's folder")
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
