@@ -76,6 +76,16 @@ def pair_ids(first: Sequence[str], second: Sequence[str], group: Sequence[str | 
     return ids
 
 
+def ids_of_texts(texts: Sequence[str], first: Sequence[str], second: Sequence[str], ids: Ids) -> Ids:
+    """Group ids of M texts, int64 (M, K): those of the first of N pairs in which each stands (`ids`, (N, K)), or -1."""
+    stands: dict[str, int] = {}
+    for row, pair in enumerate(zip(first, second, strict=True)):
+        for text in pair:
+            stands.setdefault(normalise_caption(text), row)
+    rows = np.array([stands.get(normalise_caption(text), -1) for text in texts], dtype=np.int64)
+    return np.where(rows[:, None] >= 0, ids[rows], -1)
+
+
 def connected_components(ids: Ids) -> Ids:
     """A label per row, int64 (N,), equal for rows joined by a chain of shared ids (here with closure)."""
     from scipy.sparse import coo_matrix, csgraph

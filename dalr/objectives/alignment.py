@@ -201,7 +201,7 @@ class AlignmentObjective(Objective):
         pair = [embeddings["z1"], embeddings["positive"]]
         if "negative" not in embeddings:
             return self._at_widths(lambda z: losses.info_nce(*z, **common), pair)
-        common["negative_weight"] = self.config.negative_weight
+        common |= {"negative_weight": self.config.negative_weight, "negative_group": batch.negative_ids_BK}
         return self._at_widths(lambda z: losses.triplet_info_nce(*z, **common), [*pair, embeddings["negative"]])
 
     def _score(self, embeddings: Mapping[str, Tensor], batch: Batch, common: dict[str, Any]) -> Tensor:

@@ -163,6 +163,7 @@ def gather_batch(batch: Batch) -> Batch:
         kind=batch.kind,
         index_B=batch.index_B,
         ids_BK=batch.ids_BK,
+        negative_ids_BK=batch.negative_ids_BK,
         weight_B=batch.weight_B,
         target_B=batch.target_B,
         text_teachers=batch.text_teachers,

@@ -31,6 +31,7 @@ class Batch:
         text: tokens (`input_ids`, `attention_mask`) or cached features h_BH.
         image: pixels (B, 3, height, width) or cached features f_BV.
         positive, negative: texts of supervised SimCSE triplets, as `text`; of a scored pair the second is `positive`.
+        negative_ids_BK: the ids that a triplet's negative has among the rows; -1 where it is no row's text.
         target_B: what a row is trained towards: the score of a pair, or a class number (float32).
         text_teachers, image_teachers: rows of each teacher's own embedding; of one that has scores of pairs the
             texts' numbers in it, int64 (B,).
@@ -44,6 +45,7 @@ class Batch:
     image: Tensor | None = None
     positive: TextInput | None = None
     negative: TextInput | None = None
+    negative_ids_BK: Tensor | None = None
     target_B: Tensor | None = None
     text_teachers: tuple[Tensor, ...] = field(default=())
     image_teachers: tuple[Tensor, ...] = field(default=())
@@ -132,7 +134,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Rows:
-    """A training set's columns, by row number. `ids_NK`, `weight_N`, `target_N` as in `Batch`.
+    """A training set's columns, by row number. `ids_NK`, `negative_ids_NK`, `weight_N`, `target_N` as in `Batch`.
 
     `photo_keys` are the content keys of a paired set's photos, by which another set is told.
     """
@@ -143,6 +145,7 @@ class Rows:
     image: Column | None = None
     positive: Column | None = None
     negative: Column | None = None
+    negative_ids_NK: np.ndarray | None = None
     target_N: np.ndarray | None = None
     text_teachers: tuple[Features | ScoredTexts, ...] = ()
     image_teachers: tuple[Features, ...] = ()
@@ -167,6 +170,7 @@ class Rows:
             image=take(self.image) if paired else None,
             positive=take(self.positive),
             negative=take(self.negative),
+            negative_ids_BK=None if self.negative_ids_NK is None else torch.from_numpy(self.negative_ids_NK[rows]),
             target_B=None if self.target_N is None else torch.from_numpy(self.target_N[rows].astype(np.float32)),
             text_teachers=tuple(teacher.take(rows, seeds) for teacher in self.text_teachers),
             image_teachers=tuple(teacher.take(rows, seeds) for teacher in self.image_teachers) if paired else (),

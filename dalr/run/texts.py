@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dalr.data.groups import pair_ids
+from dalr.data.groups import ids_of_texts, pair_ids
 from dalr.data.manifest import BadRow, Manifest
 from dalr.data.scored_pairs import ScoredPairs, ScoresConfig, joined, read_scored_pairs
 from dalr.data.texts import Triplets, read_corpus, read_triplets
@@ -139,7 +139,8 @@ def sentence_rows(
     if texts.triplets is not None:
         anchors, positives, negatives = texts.triplets.sides
         ids = pair_ids(anchors, positives, texts.triplets.group)
-        return replace(rows, ids_NK=ids, positive=partners(positives), negative=partners(negatives))
+        rows = replace(rows, ids_NK=ids, negative_ids_NK=ids_of_texts(negatives, anchors, positives, ids))
+        return replace(rows, positive=partners(positives), negative=partners(negatives))
     if texts.pairs is not None:
         ids = pair_ids(texts.pairs.first, texts.pairs.second)
         target: npt.NDArray[np.float32] = np.array(texts.pairs.score, dtype=np.float32)

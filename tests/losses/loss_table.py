@@ -186,7 +186,15 @@ ROW_WISE: dict[str, Loss] = {
         **tile,
     ),
     "triplet_info_nce": lambda d, **tile: losses.triplet_info_nce(
-        d.a, d.b, d.c, temperature=d.temperature, negative_weight=2.0, group=d.ids, weight=d.weight, **tile
+        d.a,
+        d.b,
+        d.c,
+        temperature=d.temperature,
+        negative_weight=2.0,
+        group=d.ids,
+        negative_group=None if d.ids is None else d.ids.flip(1),
+        weight=d.weight,
+        **tile,
     ),
     "matryoshka": lambda d, **tile: losses.matryoshka(
         lambda cut: losses.info_nce(*cut, temperature=d.temperature, group=d.ids, weight=d.weight, **tile),

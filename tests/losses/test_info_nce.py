@@ -29,7 +29,11 @@ def cosine(x: Tensor, y: Tensor) -> float:
 
 
 def friends(ids: Tensor, i: int, j: int) -> bool:
-    return any(x == y and x >= 0 for x, y in zip(ids[i].tolist(), ids[j].tolist(), strict=True))
+    return shared(ids[i], ids[j])
+
+
+def shared(a: Tensor, b: Tensor) -> bool:
+    return any(x == y and x >= 0 for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
 def slow_info_nce(
@@ -234,6 +238,9 @@ def test_sigmoid_draws_its_group_near() -> None:
 def test_triplet_equals_slow_twin() -> None:
     d = make()
     assert d.weight is not None
+    theirs = torch.randint(-1, 5, d.ids.shape, generator=torch.Generator().manual_seed(1))
+    met = [(i, j) for i in range(13) for j in range(13) if i != j and shared(d.ids[i], theirs[j])]
+    assert len(met) > 10
     for alpha in (0.0, 1.0, 3.0):
         total = 0.0
         for i in range(13):
@@ -241,12 +248,19 @@ def test_triplet_equals_slow_twin() -> None:
             for j in range(13):
                 if j == i or not friends(d.ids, i, j):
                     sums += math.exp(cosine(d.a[i], d.b[j]) / 0.3)
-                sums += (alpha if j == i else 1.0) * math.exp(cosine(d.a[i], d.c[j]) / 0.3)
+                if (i, j) not in met:
+                    sums += (alpha if j == i else 1.0) * math.exp(cosine(d.a[i], d.c[j]) / 0.3)
             total -= float(d.weight[i]) * math.log(math.exp(cosine(d.a[i], d.b[i]) / 0.3) / sums)
-        found = losses.triplet_info_nce(
-            d.a, d.b, d.c, temperature=0.3, negative_weight=alpha, group=d.ids, weight=d.weight
-        )
+        common = {"temperature": 0.3, "negative_weight": alpha, "group": d.ids, "weight": d.weight}
+        found = losses.triplet_info_nce(d.a, d.b, d.c, negative_group=theirs, **common)
         assert found.item() == pytest.approx(total / float(d.weight.sum()), rel=1e-10)
+
+
+def test_ids_of_hard_negatives_need_those_of_the_rows() -> None:
+    d = make()
+    for group, said in ((None, "group as well"), (d.ids, r"the shape of group, \(13, 2\), got ids \(13, 1\)")):
+        with pytest.raises(ValueError, match=said):
+            losses.triplet_info_nce(d.a, d.b, d.c, temperature=0.3, group=group, negative_group=d.ids[:, :1])
 
 
 def test_temperature_is_learnt() -> None:

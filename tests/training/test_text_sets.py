@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dalr.config import parse_config
+from dalr.losses import same_group
 from dalr.objectives import Rows
 from dalr.run import RunConfig
 from dalr.run.assembly import assemble
@@ -51,6 +52,25 @@ def test_triplets_that_share_a_text_or_a_group(tmp_path: Path, content: str, exp
     path = tmp_path / "triplets.csv"
     path.write_text(content)
     assert together(text_set({"triplets": str(path)}, "simcse")) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # An anchor in another case, a text of no row, and the other positive of `a`.
+        ("anchor,positive,negative\na,b,C\na,x,z\nc,d,x\n", [[2], [], [0, 1]]),
+        ("anchor,positive,negative,group\na,b,d,1\nc,d,z,2\ne,f,B,1\n", [[1], [], [0, 2]]),
+    ],
+)
+def test_a_hard_negative_belongs_to_the_rows_of_its_text(
+    tmp_path: Path, content: str, expected: list[list[int]]
+) -> None:
+    path = tmp_path / "triplets.csv"
+    path.write_text(content)
+    batch = text_set({"triplets": str(path)}, "simcse").batch("text", np.arange(3), np.zeros(3, dtype=np.int64))
+    assert batch.negative_ids_BK is not None
+    found = [same_group(batch.ids_BK, ids[None]).flatten().nonzero().flatten() for ids in batch.negative_ids_BK]
+    assert [rows.tolist() for rows in found] == expected
 
 
 def test_scored_pairs_that_share_a_text(tmp_path: Path) -> None:
